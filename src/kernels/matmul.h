@@ -1,0 +1,99 @@
+// Matrix products of activations with packed weights: y = x W^T (+ bias) (+ y).
+//
+// Every output is one chain of additions over K in ascending order, whatever the number of rows, the
+// tile it falls in or the thread that computes it: a row's result is the same bits alone or among
+// 1,000 others (docs/ARCHITECTURE.md, "Same bits").
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "kernels/isa.h"
+#include "tensor/dtype.h"
+#include "tensor/tensor_view.h"
+
+namespace pagemill {
+
+// How a weight format wants its activations.
+enum class ActivationFormat {
+  kF32,
+  kBF16,  // rounded to nearest even
+  kQ8,    // int8 by blocks of 32 along K, each with an f32 scale (max|x|/127) and the sum of its values
+};
+
+// Activations of up to `max_rows` rows, converted for the kernels. Allocated once, reused each step.
+class ActivationBuffer {
+ public:
+  ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols);
+  ~ActivationBuffer();
+  ActivationBuffer(ActivationBuffer&&) noexcept;
+  ActivationBuffer& operator=(ActivationBuffer&&) noexcept;
+
+  struct Impl;
+  Impl& impl() const { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// A weight matrix [rows = out_features, cols = in_features], packed into the tiles that the kernels
+// stream. Quantized formats stay compressed.
+class PackedMatrix {
+ public:
+  PackedMatrix();
+  ~PackedMatrix();
+  PackedMatrix(PackedMatrix&&) noexcept;
+  PackedMatrix& operator=(PackedMatrix&&) noexcept;
+
+  std::int64_t rows() const;
+  std::int64_t cols() const;
+  DType dtype() const;                     // what it is stored and computed as
+  ActivationFormat activation_format() const;
+  std::size_t bytes() const;               // resident
+
+  struct Impl;
+  Impl& impl() const { return *impl_; }
+  explicit PackedMatrix(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// Row r of the packed matrix is row `source_row(r)` of the tensor. GGUF files of the llama architecture
+// interleave the rotary halves of each head of Q and K; rotary_unpermute undoes it.
+struct RowOrder {
+  std::int64_t rotary_heads = 0;  // 0: as stored; else the number of heads to undo the interleaving of
+};
+
+// Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the weight's own
+// (quantized stays quantized), or kF32 / kBF16 to convert or dequantize. Errors name the shape that is wrong
+// (K must be a multiple of the format's block).
+// F16 weights are stored as BF16 only if asked for by `compute`; kF16 is stored as kF32 otherwise.
+Result<PackedMatrix> pack_matrix(Isa isa, const TensorView& weight, DType compute, RowOrder order,
+                                 ThreadPool& pool);
+
+// Converts one row of x [K] f32 into row `row` of the buffer. Rows may be prepared concurrently, so that norm
+// and activation functions can be fused in front of it.
+void prepare_row(Isa isa, ActivationFormat format, const float* x, std::int64_t cols,
+                 ActivationBuffer& buffer, std::int64_t row);
+
+struct MatmulTarget {
+  const PackedMatrix* weight = nullptr;
+  float* y = nullptr;              // [num_rows, >= weight->rows()], row stride ldy
+  std::int64_t ldy = 0;
+  const float* bias = nullptr;     // [weight->rows()] or null, added after the sum
+  bool accumulate = false;         // y += instead of y = (residual)
+};
+
+// Computes every target from the same prepared activations (rows 0..num_rows-1 of `x`), in one fork-join. All
+// targets must share the activation format and cols().
+void matmul(ThreadPool& pool, const ActivationBuffer& x, std::int64_t num_rows,
+            std::span<const MatmulTarget> targets);
+
+// Writes row `row` of the matrix as f32 [cols]: the embedding lookup of a tied, packed embedding.
+void unpack_row(const PackedMatrix& weight, std::int64_t row, float* out);
+
+}  // namespace pagemill
