@@ -56,11 +56,12 @@ function(pm_library name)
   endif()
 endfunction()
 
-# A GoogleTest program, registered with ctest under the folder's name.
+# A GoogleTest program, registered with ctest under its name. LABELS: `long` runs under `make test-long` only; `model`
+# needs a model too large for the sanitizers.
 function(pm_test target)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${target} ${ARG_SOURCES})
   target_link_libraries(${target} PRIVATE ${ARG_DEPS} GTest::gtest_main GTest::gmock rapidcheck)
   add_test(NAME ${target} COMMAND ${target})
-  set_tests_properties(${target} PROPERTIES TIMEOUT 600)
+  set_tests_properties(${target} PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")
 endfunction()

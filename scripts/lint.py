@@ -63,7 +63,7 @@ def matches(path: str, globs: list[str]) -> bool:
 
 
 def is_test(path: str) -> bool:
-    return path.endswith(("_test.cc", "_fuzz.cc", "_testing.h", "_testing.cc"))
+    return path.endswith(("_test.cc", "_fuzz.cc", "_testing.h", "_testing.cc")) or "/testing/" in path
 
 
 def check_includes(tree: Tree) -> list[str]:
