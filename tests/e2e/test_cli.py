@@ -1,0 +1,121 @@
+"""The other subcommands of the binary."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import BINARY
+
+SUBCOMMANDS = ["serve", "generate", "chat", "bench", "inspect"]
+
+
+def pagemill(*arguments, stdin="", limit_s=120, **options):
+    return subprocess.run([str(BINARY), *map(str, arguments)], input=stdin, capture_output=True, text=True,
+                          timeout=limit_s, **options)
+
+
+def test_help_lists_the_subcommands():
+    done = pagemill("--help")
+    assert done.returncode == 0 and all(name in done.stdout for name in SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_of_each_subcommand(name):
+    done = pagemill(name, "--help")
+    assert done.returncode == 0 and name in done.stdout and len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize("name", ["throughput", "latency", "serve"])
+def test_help_of_each_bench(name):
+    assert pagemill("bench", name, "--help").returncode == 0
+
+
+def test_version():
+    done = pagemill("--version")
+    assert done.returncode == 0 and done.stdout.strip()
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["serve"], ["serve", "demo", "--no-such-option"]])
+def test_bad_usage_is_an_error(arguments):
+    done = pagemill(*arguments)
+    assert done.returncode != 0 and (done.stderr or done.stdout)
+
+
+def test_generate(demo_path):
+    done = pagemill("generate", "demo", "-p", "The capital of France is", "--max-tokens", 8, "--temperature", 0)
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+
+
+def test_generate_says_the_same_by_path(demo_path):
+    options = ["-p", "The capital of France is", "--max-tokens", 8, "--temperature", 0]
+    assert pagemill("generate", demo_path, *options).stdout == pagemill("generate", "demo", *options).stdout
+
+
+def test_generate_a_batch_from_a_file(demo_path, tmp_path):
+    prompts = ["The capital of France is", "Water boils at", "The opposite of hot is"]
+    source, target = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    done = pagemill("generate", "demo", "--prompts", source, "--output", target, "--max-tokens", 8, "--temperature", 0)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == prompts
+    assert "Paris" in json.dumps(rows[0])
+
+
+@pytest.mark.parametrize("content", ["not json\n", '{"no_prompt": 1}\n'])
+def test_generate_names_the_bad_line(demo_path, tmp_path, content):
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "x"}\n' + content)
+    done = pagemill("generate", "demo", "--prompts", source, "--output", tmp_path / "out.jsonl", "--max-tokens", 1)
+    assert done.returncode != 0 and "2" in done.stderr and "prompts.jsonl" in done.stderr
+
+
+def test_chat_answers_lines_of_standard_input(demo_path):
+    done = pagemill("chat", "demo", stdin="What is the capital of France?\n")
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+
+
+def test_inspect(demo_path):
+    done = pagemill("inspect", "demo")
+    assert done.returncode == 0, done.stderr
+    for word in ("llama", "q4_1", "q8_0", "token_embd.weight", "49152"):
+        assert word in done.stdout.lower(), word
+
+
+@pytest.mark.parametrize("name", ["generate", "serve", "inspect"])
+def test_a_model_that_is_not_there(name, tmp_path):
+    missing = tmp_path / "missing.gguf"
+    done = pagemill(name, missing, *(["-p", "x"] if name == "generate" else []))
+    assert done.returncode != 0 and "missing.gguf" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("size", [0, 3, 24, 1000, 1_000_000])
+def test_a_truncated_model_names_the_file(demo_path, tmp_path, size):
+    broken = tmp_path / "broken.gguf"
+    with open(demo_path, "rb") as source:
+        broken.write_bytes(source.read(size))
+    done = pagemill("generate", broken, "-p", "x")
+    assert done.returncode not in (0, -6, -11), done.stderr
+    assert "broken.gguf" in done.stderr
+
+
+def test_a_bad_instruction_set_is_refused(demo_path):
+    import os
+
+    done = pagemill("generate", "demo", "-p", "x", env={**os.environ, "PAGEMILL_ISA": "z80"})
+    assert done.returncode != 0 and "PAGEMILL_ISA" in done.stderr
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+def test_every_instruction_set_says_the_same_words(demo_path, isa):
+    import os
+
+    flags = open("/proc/cpuinfo").read()
+    if isa == "avx2" and " avx2 " not in flags or isa == "avx512" and not {"avx512_bf16", "avx512_vnni"} <= set(
+            flags.split()):
+        pytest.skip(f"this machine has no {isa}")
+    done = pagemill("generate", "demo", "-p", "The capital of France is", "--max-tokens", 3, "--temperature", 0,
+                    env={**os.environ, "PAGEMILL_ISA": isa})
+    assert done.returncode == 0 and "Paris" in done.stdout, done.stderr

@@ -1,0 +1,219 @@
+"""The other endpoints, limits of the queue, start and stop."""
+
+import concurrent.futures
+import json
+import signal
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+# vLLM's v1 names, without the prefix.
+METRICS = {
+    "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prefix_cache_queries", "prefix_cache_hits",
+    "num_preemptions", "prompt_tokens", "generation_tokens", "request_success", "time_to_first_token_seconds",
+    "inter_token_latency_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds",
+    "request_prefill_time_seconds", "request_decode_time_seconds", "request_inference_time_seconds",
+    "request_prompt_tokens", "request_generation_tokens", "request_params_n", "request_params_max_tokens",
+    "cache_config_info",
+}
+
+
+def families(server):
+    return {family.name: family for family in text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)}
+
+
+def test_health_version_and_models(server, client, model):
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/version").json()["version"]
+    listed = client.models.list().data
+    assert [entry.id for entry in listed] == [model] and listed[0].object == "model"
+    assert client.models.retrieve(model).id == model
+
+
+@pytest.mark.parametrize("text", ["Hello, world!", "", "日本語 und Ümläute 😀", "<|im_start|>user\n", "a\u0000b", " \n\t x"])
+def test_tokenize_and_back(server, text):
+    made = httpx.post(f"{server.url}/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
+    assert made["count"] == len(made["tokens"]) and made["max_model_len"] > 0
+    back = httpx.post(f"{server.url}/detokenize", json={"tokens": made["tokens"]}).json()
+    assert back["prompt"] == text
+
+
+def test_tokenize_messages_is_what_chat_counts(server, client, model):
+    messages = [{"role": "user", "content": "Hello"}]
+    count = httpx.post(f"{server.url}/tokenize", json={"messages": messages}).json()["count"]
+    assert count == client.chat.completions.create(model=model, messages=messages, max_tokens=1).usage.prompt_tokens
+
+
+def test_metrics_have_vllms_names(server, greedy):
+    greedy("x", 4)
+    found = families(server)
+    assert {name.removeprefix("pagemill:") for name in found if name.startswith("pagemill:")} >= METRICS
+    assert found["pagemill:time_to_first_token_seconds"].type == "histogram"
+    assert found["pagemill:num_requests_running"].type == "gauge"
+    assert found["pagemill:generation_tokens"].type == "counter"
+
+
+def test_metrics_count_what_happened(server, greedy):
+    server.wait_until_idle()
+    before = server.metrics()
+    answer = greedy("Count to ten: one, two,", 20, extra_body={"ignore_eos": True})
+    after = server.metrics()
+    assert after["generation_tokens_total"] - before["generation_tokens_total"] == 20
+    assert after["prompt_tokens_total"] - before["prompt_tokens_total"] == answer.usage.prompt_tokens
+    assert after["request_success_total"] - before["request_success_total"] == 1
+    assert after["time_to_first_token_seconds_count"] - before["time_to_first_token_seconds_count"] == 1
+
+
+def test_metrics_with_another_prefix(start_server):
+    server = start_server("--metrics-prefix", "vllm")
+    assert "vllm:num_requests_running" in families(server)
+
+
+def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server):
+    server = start_server()
+    client = server.client()
+    name = client.models.list().data[0].id
+    options = {"model": name, "prompt": "Tell a long story:", "max_tokens": 100, "temperature": 0,
+               "extra_body": {"ignore_eos": True}}
+    expected = client.completions.create(**options).choices[0].text
+    stream = iter(client.completions.create(stream=True, **options))
+    text = next(stream).choices[0].text
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    with pytest.raises((openai.APIConnectionError, openai.InternalServerError)) as caught:
+        server.client().completions.create(model=name, prompt="x")
+    assert not isinstance(caught.value, openai.APIStatusError) or caught.value.status_code == 503
+    text += "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+    assert text == expected
+    assert server.process.wait(30) == 0, server.output()
+
+
+def test_sigterm_when_idle_is_quick(start_server):
+    server = start_server()
+    began = time.monotonic()
+    assert server.terminate() == 0
+    assert time.monotonic() - began < 3
+
+
+def test_a_full_queue_answers_429_at_once(start_server):
+    server = start_server("--max-num-seqs", "1", "--max-queued-requests", "2")
+    name = server.client().models.list().data[0].id
+    body = {"model": name, "prompt": "x", "max_tokens": 200, "temperature": 0, "ignore_eos": True}
+
+    def ask(_):
+        began = time.monotonic()
+        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+        return response, time.monotonic() - began
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(12)))
+    statuses = sorted(response.status_code for response, _ in answers)
+    assert statuses.count(200) >= 3 and set(statuses) <= {200, 429, 503} and statuses[-1] != 200
+    for response, seconds in answers:
+        if response.status_code != 200:
+            assert "retry-after" in response.headers and seconds < 2
+            assert response.json()["error"]["message"]
+
+
+def test_preemption_changes_no_answer(start_server):
+    """Blocks for about two of eight requests: some are preempted and recomputed, all say what each does alone."""
+    server = start_server("--kv-cache-memory", "24MiB", "--no-prefix-caching", "--max-model-len", "1024")
+    name = server.client().models.list().data[0].id
+    prompts = [f"Write about the number {i}." for i in range(8)]
+
+    def ask(prompt):
+        answer = server.client().completions.create(model=name, prompt=prompt, max_tokens=400, temperature=0, logprobs=1,
+                                                    extra_body={"ignore_eos": True})
+        return answer.choices[0].text, answer.choices[0].logprobs.token_logprobs
+
+    alone = [ask(prompt) for prompt in prompts[:2]]
+    assert server.metrics()["num_preemptions_total"] == 0
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, prompts))
+    assert server.metrics()["num_preemptions_total"] > 0
+    assert together[:2] == alone
+
+
+def test_an_api_key_is_asked_for(start_server):
+    server = start_server("--api-key", "secret")
+    assert httpx.get(f"{server.url}/v1/models").status_code == 401
+    with pytest.raises(openai.AuthenticationError):
+        server.client().models.list()
+    keyed = openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0)
+    assert keyed.models.list().data
+
+
+def test_a_served_model_name(start_server):
+    server = start_server("--served-model-name", "my-model")
+    client = server.client()
+    assert client.models.list().data[0].id == "my-model"
+    assert client.completions.create(model="my-model", prompt="x", max_tokens=1).model == "my-model"
+
+
+def test_a_port_in_use_is_an_error_that_says_so(server):
+    from conftest import BINARY
+    import subprocess
+
+    done = subprocess.run([BINARY, "serve", "demo", "--port", str(server.port)], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode != 0 and str(server.port) in done.stderr + done.stdout
+
+
+def test_a_slow_reader_stops_nobody(server, model, greedy):
+    """A client that opens a stream and does not read it holds up no one else."""
+    import socket
+
+    body = json.dumps({"model": model, "prompt": "x", "max_tokens": 400, "stream": True, "ignore_eos": True}).encode()
+    head = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.sendall(head + body)
+        began = time.monotonic()
+        assert greedy("The capital of France is", 8).choices[0].text
+        assert time.monotonic() - began < 20
+
+
+def test_requests_kept_alive_and_pipelined(server):
+    import socket
+
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as pipe:
+        pipe.sendall(request * 3)
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 3:
+            data = pipe.recv(65536)
+            assert data, received
+            received += data
+
+
+def test_two_lengths_are_refused(server):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as pipe:
+        pipe.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while data := pipe.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 400") and received.count(b"HTTP/1.1") == 1
+
+
+def test_one_process_many_threads_of_clients(server, model, greedy):
+    """Plain threads, each with a connection of its own, as a load generator has."""
+    expected = greedy("Water boils at", 16).choices[0].text
+    texts = []
+
+    def ask():
+        texts.append(greedy("Water boils at", 16).choices[0].text)
+
+    threads = [threading.Thread(target=ask) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == [expected] * 32
