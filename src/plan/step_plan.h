@@ -2,6 +2,7 @@
 // and the runner (data plane: tensors). Plain structs, no behaviour.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -13,16 +14,32 @@
 
 namespace pagemill {
 
-// Per-sequence sampling state in the runner begins here: before the sequence's first step.
+// Spans in a plan borrow from the scheduler: they hold until the next call of a non-const member of
+// the Scheduler that made the plan. A runner that works longer copies what it needs in submit().
+
+// Groups of layers with a block table of their own that one model may have (KvSpec).
+inline constexpr std::int32_t kMaxKvGroups = 8;
+
+// Stands in SequenceStep::token_ids for a token that a step still in flight samples (never at depth
+// 1): the runner puts that sequence's latest sample in its place.
+inline constexpr TokenId kPendingToken = -1;
+
+// Per-sequence sampling state in the runner begins here: before the sequence's first step, and
+// again when it resumes after a preemption (which drops the state), then with the tokens generated
+// so far. A sample's random numbers are keyed by (seed, sequence_index, position), position being
+// the number of output tokens before it: output_token_ids.size() at first, then one more with each
+// sample.
 struct SequenceCreate {
   SeqId seq = 0;
-  std::int32_t sequence_index = 0;  // 0..n-1: keys the random numbers with (seed, index, position)
+  std::int32_t sequence_index = 0;  // 0..num_sequences-1
   std::uint64_t seed = 0;
   std::shared_ptr<const SamplingParams> params;
-  std::vector<TokenId> prompt_token_ids;
+  std::span<const TokenId> prompt_token_ids;
+  std::span<const TokenId> output_token_ids;  // empty unless resumed
 };
 
-// `child` takes over `parent`'s sampling state (penalty counts, bad-word state) as of this step.
+// `child` starts from a copy of `parent`'s sampling state (penalty counts, bad-word state) as it is
+// before this step samples; from then on it has its own.
 struct SequenceFork {
   SeqId parent = 0;
   SeqId child = 0;
@@ -41,24 +58,38 @@ struct BlockCopy {
 struct SequenceStep {
   SeqId seq = 0;
   std::int32_t num_computed_tokens = 0;
-  std::vector<TokenId> token_ids;                    // [num_new_tokens], >= 1
-  std::vector<std::vector<BlockId>> block_tables;    // [num_groups][ceil(context/block_size)]
-  bool sample = false;                 // the chunk reaches the last known token: sample what follows
-  std::int32_t num_samples = 1;        // > 1 on a prompt's last chunk: one token for each of n forks,
-                                       // keyed by sequence_index, sequence_index+1, ...
-  std::int32_t num_prompt_logprobs = -1;  // >= 0: return logprobs of the prompt tokens that this chunk predicts
+  std::span<const TokenId> token_ids;  // [num_new_tokens], >= 1
+  // [num_groups][ceil((num_computed_tokens + num_new_tokens) / block_size)]; in a windowed group
+  // the blocks that fell out of the window are kNullBlock. Groups past the model's are empty.
+  std::array<std::span<const BlockId>, kMaxKvGroups> block_tables;
+  // The sequences that each draw one token from the logits of this chunk's last token: none if the
+  // chunk ends before the last known token, this sequence alone as a rule, and on the last chunk of
+  // a prompt with n > 1 also its forks (made by this same plan), `seq` first.
+  std::span<const SeqId> sample_seqs;
+  std::int32_t num_prompt_logprobs = -1;  // >= 0: return the logprobs of the prompt tokens that
+                                          // this chunk predicts, with so many candidates each
+
+  bool sample() const { return !sample_seqs.empty(); }
+  std::int32_t num_samples() const { return static_cast<std::int32_t>(sample_seqs.size()); }
 };
 
+// Applied in the order creates, forks, copies (one after another), sequences, drops.
 struct StepPlan {
   std::uint64_t step_id = 0;
-  std::vector<SequenceCreate> creates;  // applied in the order creates, forks, copies, sequences, drops
+  std::vector<SequenceCreate> creates;
   std::vector<SequenceFork> forks;
   std::vector<BlockCopy> copies;
   std::vector<SequenceStep> sequences;
   std::vector<SeqId> drops;
-  std::int32_t num_tokens = 0;          // sum of token_ids.size()
+  std::int32_t num_tokens = 0;  // sum of token_ids.size()
 
-  bool empty() const { return sequences.empty() && drops.empty() && forks.empty() && creates.empty(); }
+  bool empty() const {
+    return sequences.empty() && drops.empty() && forks.empty() && creates.empty();
+  }
+  void clear() {  // keeps the capacity
+    creates.clear(), forks.clear(), copies.clear(), sequences.clear(), drops.clear();
+    num_tokens = 0;
+  }
 };
 
 struct SampledToken {
@@ -68,9 +99,10 @@ struct SampledToken {
 
 struct SequenceResult {
   SeqId seq = 0;
-  std::vector<SampledToken> samples;               // [num_samples] if SequenceStep::sample, else empty
-  std::vector<PositionLogprobs> prompt_logprobs;   // entry i is for token num_computed + i + 1 of the prompt
-  bool failed = false;                             // non-finite logits: the request ends with an error
+  std::vector<SampledToken> samples;  // [num_samples()], in the order of sample_seqs
+  // Entry i is for token num_computed + i + 1 of the prompt; as many as the chunk predicts.
+  std::vector<PositionLogprobs> prompt_logprobs;
+  bool failed = false;  // non-finite logits: the request ends with an error
 };
 
 // In the order of StepPlan::sequences.

@@ -1,0 +1,196 @@
+#include "kv/sequence_blocks.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace pagemill {
+
+std::int32_t KvLayout::first_live_block(std::int32_t group, std::int32_t position) const {
+  if (windows[group] == 0) return 0;
+  return std::max(0, position - windows[group] + 1) / block_size;
+}
+
+std::int32_t KvLayout::max_blocks_held(std::int32_t group,
+                                       std::int32_t num_tokens,
+                                       std::int32_t max_chunk) const {
+  if (windows[group] == 0) return num_blocks(num_tokens);
+  // A run of window - 1 + chunk tokens that starts anywhere within a block.
+  const std::int64_t run = std::int64_t{windows[group]} - 1 + std::min(max_chunk, num_tokens);
+  const std::int64_t held = (run + 2 * (block_size - 1)) / block_size;
+  return static_cast<std::int32_t>(std::min<std::int64_t>(held, num_blocks(num_tokens)));
+}
+
+SequenceBlocks::SequenceBlocks(BlockPool& pool, const KvLayout& layout)
+    : pool_(&pool),
+      layout_(&layout),
+      tables_(layout.num_groups()),
+      num_dropped_(layout.num_groups(), 0) {}
+
+SequenceBlocks::SequenceBlocks(SequenceBlocks&& other) noexcept
+    : pool_(other.pool_),
+      layout_(other.layout_),
+      tables_(std::move(other.tables_)),
+      num_dropped_(std::move(other.num_dropped_)),
+      num_published_(other.num_published_) {
+  other.tables_.clear();
+}
+
+void SequenceBlocks::share(const SequenceBlocks& other) {
+  for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+    PM_CHECK(tables_[group].empty());
+    for (const BlockId block : other.tables_[group]) {
+      if (block != kNullBlock) pool_->ref(block);
+    }
+  }
+  tables_ = other.tables_;
+  num_dropped_ = other.num_dropped_;
+  num_published_ = other.num_published_;
+}
+
+std::int32_t SequenceBlocks::find_prefix(const BlockPool& pool,
+                                         const KvLayout& layout,
+                                         std::span<const Digest> hashes) {
+  auto length = static_cast<std::int32_t>(hashes.size());
+  for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
+    if (layout.windows[group] > 0) continue;
+    std::int32_t found = 0;
+    while (found < length && pool.find(group, hashes[found]) != kNullBlock) ++found;
+    length = found;
+  }
+  // A shorter prefix moves every window: go on until all windowed groups agree.
+  for (bool changed = true; changed && length > 0;) {
+    changed = false;
+    for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
+      if (layout.windows[group] == 0) continue;
+      const auto first_live = [&] {
+        return layout.first_live_block(group, length * layout.block_size);
+      };
+      for (std::int32_t i = length - 1; i >= first_live() && i >= 0; --i) {
+        if (pool.find(group, hashes[i]) != kNullBlock) continue;
+        length = i;
+        changed = true;
+      }
+    }
+  }
+  return length;
+}
+
+std::int32_t SequenceBlocks::num_unreferenced(const BlockPool& pool,
+                                              const KvLayout& layout,
+                                              std::span<const Digest> hashes) {
+  const auto length = static_cast<std::int32_t>(hashes.size());
+  std::int32_t count = 0;
+  for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
+    for (std::int32_t i = layout.first_live_block(group, length * layout.block_size); i < length;
+         ++i) {
+      count += pool.state(pool.find(group, hashes[i])) == BlockState::kCached;
+    }
+  }
+  return count;
+}
+
+void SequenceBlocks::adopt_prefix(std::span<const Digest> hashes) {
+  const auto length = static_cast<std::int32_t>(hashes.size());
+  for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+    PM_CHECK(tables_[group].empty());
+    const std::int32_t first = layout_->first_live_block(group, length * layout_->block_size);
+    tables_[group].assign(length, kNullBlock);
+    num_dropped_[group] = std::min(first, length);
+    for (std::int32_t i = first; i < length; ++i) {
+      tables_[group][i] = pool_->find(group, hashes[i]);
+      pool_->ref(tables_[group][i]);
+    }
+  }
+  num_published_ = length;
+}
+
+void SequenceBlocks::drop_out_of_window(std::int32_t position, std::vector<BlockId>* pins) {
+  for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+    auto& table = tables_[group];
+    const std::int32_t end = std::min(layout_->first_live_block(group, position),
+                                      static_cast<std::int32_t>(table.size()));
+    for (std::int32_t i = num_dropped_[group]; i < end; ++i) {
+      give_back(table[i], pins);
+      table[i] = kNullBlock;
+    }
+    num_dropped_[group] = std::max(num_dropped_[group], end);
+  }
+}
+
+void SequenceBlocks::grow(std::int32_t num_computed,
+                          std::int32_t num_new,
+                          std::vector<BlockWrite>& copies) {
+  const std::int32_t block_size = layout_->block_size, end = num_computed + num_new;
+  for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+    auto& table = tables_[group];
+    for (std::int32_t i = num_computed / block_size; i < layout_->num_blocks(end); ++i) {
+      if (i == static_cast<std::int32_t>(table.size())) {
+        table.push_back(pool_->allocate());
+      } else if (pool_->ref_count(table[i]) > 1) {
+        const BlockId source = table[i];
+        table[i] = pool_->allocate();
+        pool_->unref(source);
+        copies.push_back({group, source, table[i]});
+      }
+      PM_CHECK(!pool_->published(table[i]), "block {} is cached and can't be written", table[i]);
+      pool_->fill(table[i], std::min(block_size, end - i * block_size));
+    }
+  }
+}
+
+void SequenceBlocks::publish(std::span<const Digest> hashes) {
+  const auto end = static_cast<std::int32_t>(hashes.size());
+  for (std::int32_t i = num_published_; i < end; ++i) {
+    for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+      const BlockId block = tables_[group][i];
+      if (block != kNullBlock) pool_->publish(block, group, hashes[i]);
+    }
+  }
+  num_published_ = std::max(num_published_, end);
+}
+
+void SequenceBlocks::release(std::vector<BlockId>* pins) {
+  for (auto& table : tables_) {
+    for (auto block = table.rbegin(); block != table.rend(); ++block) {
+      if (*block != kNullBlock) give_back(*block, pins);
+    }
+    table.clear();
+  }
+  std::fill(num_dropped_.begin(), num_dropped_.end(), 0);
+  num_published_ = 0;
+}
+
+void SequenceBlocks::give_back(BlockId block, std::vector<BlockId>* pins) {
+  if (pins != nullptr) {
+    pool_->pin(block);
+    pins->push_back(block);
+  }
+  pool_->unref(block);
+}
+
+std::int32_t blocks_needed(const BlockPool& pool,
+                           const KvLayout& layout,
+                           std::span<const BlockGrowth> growths) {
+  const auto last_block = [&](const BlockGrowth& growth, std::int32_t group) {
+    const auto table = growth.blocks->table(group);
+    const std::int32_t i = growth.num_computed / layout.block_size;
+    return i < static_cast<std::int32_t>(table.size()) ? table[i] : kNullBlock;
+  };
+  std::int32_t needed = 0;
+  for (std::size_t k = 0; k < growths.size(); ++k) {
+    const BlockGrowth& growth = growths[k];
+    const std::int32_t num_blocks = layout.num_blocks(growth.num_computed + growth.num_new);
+    for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
+      needed += num_blocks - static_cast<std::int32_t>(growth.blocks->table(group).size());
+      const BlockId written = last_block(growth, group);
+      if (written == kNullBlock || pool.ref_count(written) == 1) continue;
+      std::int32_t num_holders = pool.ref_count(written);
+      for (std::size_t j = 0; j < k; ++j) num_holders -= last_block(growths[j], group) == written;
+      needed += num_holders > 1;
+    }
+  }
+  return needed;
+}
+
+}  // namespace pagemill

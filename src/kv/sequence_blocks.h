@@ -1,0 +1,99 @@
+// SequenceBlocks: the block tables of one sequence, one per KV group, and what it owns of the pool.
+//
+// Entry i of a table holds tokens [i*block_size, (i+1)*block_size). Blocks are allocated on demand,
+// may be shared with forks and with the prefix cache, and are copied before a write while shared. A
+// windowed group gives back the blocks that no later token sees; their entries become kNullBlock.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/ids.h"
+#include "kv/block_pool.h"
+#include "kv/kv_spec.h"
+#include "kv/sha256.h"
+
+namespace pagemill {
+
+struct KvLayout {
+  std::int32_t block_size = 16;
+  std::vector<std::int32_t> windows;  // [num_groups]: tokens seen, or 0 if all are
+
+  std::int32_t num_groups() const { return static_cast<std::int32_t>(windows.size()); }
+  std::int32_t num_blocks(std::int32_t num_tokens) const {
+    return (num_tokens + block_size - 1) / block_size;
+  }
+  // The first block that token `position` or a later one sees in the group.
+  std::int32_t first_live_block(std::int32_t group, std::int32_t position) const;
+  // The most blocks of the group that one sequence of num_tokens holds at once, while it computes
+  // at most max_chunk tokens a step.
+  std::int32_t max_blocks_held(std::int32_t group,
+                               std::int32_t num_tokens,
+                               std::int32_t max_chunk) const;
+};
+
+// A block to be copied before it is written to.
+struct BlockWrite {
+  std::int32_t group = 0;
+  BlockId source = 0, target = 0;
+};
+
+class SequenceBlocks {
+ public:
+  // Both must outlive this.
+  SequenceBlocks(BlockPool& pool, const KvLayout& layout);
+  SequenceBlocks(SequenceBlocks&& other) noexcept;
+  SequenceBlocks& operator=(SequenceBlocks&&) = delete;
+  ~SequenceBlocks() { release(nullptr); }
+
+  std::span<const BlockId> table(std::int32_t group) const { return tables_[group]; }
+  // Refers to the same blocks as `other` does. The tables are empty.
+  void share(const SequenceBlocks& other);
+
+  // The longest prefix, in blocks, that the cache holds in every group (in a windowed group: what a
+  // token after the prefix sees of it).
+  static std::int32_t find_prefix(const BlockPool& pool,
+                                  const KvLayout& layout,
+                                  std::span<const Digest> hashes);
+  // How many of that prefix's blocks nobody refers to: adopting it takes so many from the pool's
+  // num_available().
+  static std::int32_t num_unreferenced(const BlockPool& pool,
+                                       const KvLayout& layout,
+                                       std::span<const Digest> hashes);
+  // Refers to the blocks of a prefix that find_prefix() found. The tables are empty.
+  void adopt_prefix(std::span<const Digest> hashes);
+
+  // Gives back what no token from `position` on sees. With `pins`, steps in flight may still read
+  // the blocks: each is pinned and listed.
+  void drop_out_of_window(std::int32_t position, std::vector<BlockId>* pins);
+  // Makes the slots of tokens [num_computed, num_computed + num_new) writable: allocates, and
+  // appends a copy for each shared block. blocks_needed() of them must be available.
+  void grow(std::int32_t num_computed, std::int32_t num_new, std::vector<BlockWrite>& copies);
+  // Makes the full blocks of tokens [0, hashes.size() * block_size), all computed, findable.
+  void publish(std::span<const Digest> hashes);
+  // Gives everything back, tails first; `pins` as above.
+  void release(std::vector<BlockId>* pins);
+
+ private:
+  void give_back(BlockId block, std::vector<BlockId>* pins);
+
+  BlockPool* pool_;
+  const KvLayout* layout_;
+  std::vector<std::vector<BlockId>> tables_;  // [num_groups]
+  std::vector<std::int32_t> num_dropped_;     // [num_groups] leading null entries
+  std::int32_t num_published_ = 0;            // blocks offered to the cache so far
+};
+
+struct BlockGrowth {
+  const SequenceBlocks* blocks = nullptr;
+  std::int32_t num_computed = 0, num_new = 0;
+};
+
+// Exactly how many blocks the growths allocate if done in this order, copies of shared blocks
+// included (the last of several writers of a block that nobody else holds keeps it).
+std::int32_t blocks_needed(const BlockPool& pool,
+                           const KvLayout& layout,
+                           std::span<const BlockGrowth> growths);
+
+}  // namespace pagemill

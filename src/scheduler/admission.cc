@@ -1,0 +1,218 @@
+// Who gets in, and who has to leave when blocks run out.
+#include <algorithm>
+
+#include "base/check.h"
+#include "scheduler/scheduler.h"
+
+namespace pagemill {
+
+Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name) {
+  if (name == "fcfs") return SchedulingPolicy::kFcfs;
+  if (name == "priority") return SchedulingPolicy::kPriority;
+  return invalid_argument(
+      fmt::format("scheduling_policy: expected fcfs or priority, got '{}'", name),
+      "scheduling_policy");
+}
+
+Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
+  const auto at_least = [](const char* name, std::int32_t value, std::int32_t least) -> Status {
+    if (value >= least) return ok_status();
+    return invalid_argument(
+        fmt::format("{}: expected an integer >= {}, got {}", name, least, value), name);
+  };
+  PM_TRY(at_least("num_blocks", config.num_blocks, 2));
+  PM_TRY(at_least("block_size", config.block_size, 1));
+  PM_TRY(at_least("max_model_len", config.max_model_len, 2));
+  PM_TRY(at_least("max_num_batched_tokens", config.max_num_batched_tokens, 1));
+  PM_TRY(at_least("max_num_seqs", config.max_num_seqs, 1));
+  PM_TRY(at_least("max_queued_requests", config.max_queued_requests, 1));
+  if (config.kv_groups.empty() || config.kv_groups.size() > kMaxKvGroups) {
+    return invalid_argument(fmt::format(
+        "kv_groups: expected 1 to {} groups, got {}", kMaxKvGroups, config.kv_groups.size()));
+  }
+  KvLayout layout{config.block_size, {}};
+  for (const KvSpec& group : config.kv_groups) {
+    if (group.kind == KvKind::kRecurrentState) {
+      return unsupported("kv_groups: recurrent state is not kept in blocks yet");
+    }
+    const bool windowed = group.kind == KvKind::kWindowed;
+    if (windowed) PM_TRY(at_least("window", group.window, 1));
+    layout.windows.push_back(windowed ? group.window : 0);
+  }
+  return std::unique_ptr<Scheduler>(new Scheduler(std::move(config), std::move(layout)));
+}
+
+std::int64_t Scheduler::blocks_at_full_length(std::int32_t prompt_len,
+                                              std::int32_t max_tokens,
+                                              std::int32_t num_sequences) const {
+  const std::int64_t end =
+      std::min<std::int64_t>(config_.max_model_len, std::int64_t{prompt_len} + max_tokens);
+  // The last token is sampled, but never computed.
+  const auto length = static_cast<std::int32_t>(std::max<std::int64_t>(prompt_len, end - 1));
+  std::int64_t needed = 0;
+  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+    const std::int32_t shared = layout_.windows[group] > 0 ? 0 : prompt_len / config_.block_size;
+    const std::int64_t held =
+        layout_.max_blocks_held(group, length, config_.max_num_batched_tokens);
+    needed += shared + num_sequences * (held - shared);
+  }
+  return needed;
+}
+
+// Blocks that the request holds once every sequence has caught up with its tokens.
+std::int64_t Scheduler::blocks_to_resume(const ScheduledRequest& request) const {
+  std::int64_t needed = 0;
+  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+    const std::int32_t shared =
+        layout_.windows[group] > 0 ? 0 : request.prompt_len / config_.block_size;
+    needed += shared;
+    for (const auto& sequence : request.sequences) {
+      needed +=
+          layout_.max_blocks_held(group, sequence->num_tokens(), config_.max_num_batched_tokens) -
+          shared;
+    }
+  }
+  return needed;
+}
+
+Status Scheduler::add_request(Request request) {
+  PM_CHECK(requests_.count(request.id) == 0, "request {} exists", request.id);
+  const auto prompt_len = static_cast<std::int32_t>(request.prompt_token_ids.size());
+  const std::int32_t num_sequences = request.params.num_sequences();
+  if (prompt_len == 0) return invalid_argument("prompt: expected at least one token", "prompt");
+  if (prompt_len >= config_.max_model_len) {
+    return invalid_argument(
+        fmt::format("prompt: {} tokens leave no room for output: max_model_len is {}",
+                    prompt_len,
+                    config_.max_model_len),
+        "prompt");
+  }
+  if (num_sequences > config_.max_num_seqs) {
+    return invalid_argument(
+        fmt::format(
+            "n: {} sequences are more than max_num_seqs, {}", num_sequences, config_.max_num_seqs),
+        "n");
+  }
+  const std::int64_t needed =
+      blocks_at_full_length(prompt_len, request.params.max_tokens, num_sequences);
+  if (needed > config_.num_blocks - 1) {
+    return invalid_argument(
+        fmt::format("max_tokens: {} prompt tokens and up to {} more in {} sequence(s) need {} KV "
+                    "blocks of {} tokens, but there are {}",
+                    prompt_len,
+                    std::min(request.params.max_tokens, config_.max_model_len - prompt_len),
+                    num_sequences,
+                    needed,
+                    config_.block_size,
+                    config_.num_blocks - 1),
+        "max_tokens");
+  }
+  if (static_cast<std::int32_t>(waiting_.size()) >= config_.max_queued_requests) {
+    return Error{ErrorCode::kResourceExhausted,
+                 fmt::format("{} requests are waiting: try again later", waiting_.size()),
+                 {}};
+  }
+  auto added = std::make_unique<ScheduledRequest>();
+  added->id = request.id;
+  added->priority = config_.policy == SchedulingPolicy::kPriority ? request.priority : 0;
+  added->arrival = next_arrival_++;
+  added->prompt_len = prompt_len;
+  added->max_len = static_cast<std::int32_t>(std::min<std::int64_t>(
+      config_.max_model_len, std::int64_t{prompt_len} + request.params.max_tokens));
+  added->root = sequence_root(root_, {}, request.cache_salt);
+  added->spawned = num_sequences == 1;
+  added->params = std::make_shared<const SamplingParams>(std::move(request.params));
+  add_sequence(*added, 0).tokens = std::move(request.prompt_token_ids);
+  waiting_.insert(added.get());
+  requests_.emplace(added->id, std::move(added));
+  return ok_status();
+}
+
+void Scheduler::admit_waiting(StepPlan& plan) {
+  while (budget_ > 0 && !waiting_.empty()) {
+    ScheduledRequest& request = **waiting_.begin();
+    if (num_running_seqs_ + request.num_places() > config_.max_num_seqs) return;
+    // Preempted while a step samples for it: wait for that token.
+    const auto in_flight = [](const auto& s) { return s->num_in_flight + s->num_pending > 0; };
+    if (std::any_of(request.sequences.begin(), request.sequences.end(), in_flight)) return;
+    if (!try_admit(request, plan)) return;
+  }
+}
+
+// Admits the request if all its known tokens fit beside what runs: a first chunk alone would be
+// preempted again soon.
+bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
+  const std::span<const Digest> hit = find_hit(request);
+  const auto hit_blocks = static_cast<std::int32_t>(hit.size());
+  const std::int32_t hit_tokens = hit_blocks * config_.block_size;
+  std::int64_t needed = blocks_to_resume(request);
+  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+    needed -= hit_blocks - std::min(hit_blocks, layout_.first_live_block(group, hit_tokens));
+  }
+  needed += SequenceBlocks::num_unreferenced(pool_, layout_, hit);
+  if (needed > pool_.num_available()) return false;
+
+  waiting_.erase(waiting_.begin());
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &request, ServedBefore()),
+                  &request);
+  request.running = true;
+  num_running_seqs_ += request.num_places();
+  Sequence& leader = request.leader();
+  leader.blocks.adopt_prefix(hit);
+  leader.num_computed = hit_tokens;
+  if (!request.admitted_before) {
+    request.admitted_before = true;
+    newly_admitted_.push_back({request.id, hit_tokens});
+    counters_.prompt_tokens += request.prompt_len;
+    counters_.prefix_cache_hits += hit_tokens;
+    if (config_.enable_prefix_caching) counters_.prefix_cache_queries += request.prompt_len;
+  } else {
+    counters_.resumed_hits += hit_tokens;
+  }
+  gather_growths(request);
+  PM_CHECK(blocks_needed(pool_, layout_, growths_) <= pool_.num_available());
+  plan_request(request, plan);
+  if (leader.num_computed < request.prompt_len) ++counters_.chunked_prefills;
+  return true;
+}
+
+// The hashes of the cached blocks that the leader may start from. At least one token is left to
+// compute, for its logits; siblings fork at the prompt's end, so a hit ends before it.
+std::span<const Digest> Scheduler::find_hit(ScheduledRequest& request) const {
+  if (!config_.enable_prefix_caching || request.wants_prompt_logprobs()) return {};
+  Sequence& leader = request.leader();
+  extend_hashes(leader.hashes, request.root, leader.tokens, config_.block_size);
+  const std::int32_t end = request.awaits_fork() ? request.prompt_len : leader.num_tokens();
+  const auto usable = std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
+  return usable.first(SequenceBlocks::find_prefix(pool_, layout_, usable));
+}
+
+Scheduler::Fit Scheduler::make_room(const ScheduledRequest& request, std::int32_t num_needed) {
+  while (pool_.num_available() < num_needed) {
+    if (pool_.num_available() + pool_.stats().pinned >= num_needed) return Fit::kStalled;
+    ScheduledRequest& victim = *running_.back();
+    PM_CHECK(running_.size() > 1, "request {} does not fit alone", victim.id);
+    const bool is_self = &victim == &request;
+    if (!is_self) owed_ -= victim.num_places();
+    preempt(victim);
+    if (is_self) return Fit::kPreempted;
+  }
+  return Fit::kPlanned;
+}
+
+void Scheduler::preempt(ScheduledRequest& request) {
+  std::erase(running_, &request);
+  num_running_seqs_ -= request.num_places();
+  for (const auto& sequence : request.sequences) {
+    release(*sequence);
+    sequence->num_computed = 0;
+    ++sequence->incarnation;
+  }
+  request.running = false;
+  request.forked_prompt = false;
+  waiting_.insert(&request);
+  preempted_ = true;
+  ++counters_.preemptions;
+}
+
+}  // namespace pagemill

@@ -1,0 +1,253 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace pagemill {
+
+Scheduler::Scheduler(SchedulerConfig config, KvLayout layout)
+    : config_(std::move(config)),
+      layout_(std::move(layout)),
+      root_(engine_root(config_.cache_identity, config_.block_size, config_.kv_groups)),
+      pool_(config_.num_blocks, config_.block_size) {}
+
+Scheduler::~Scheduler() = default;
+
+void Scheduler::plan(StepPlan& plan) {
+  begin_step();
+  plan.clear();
+  plan.step_id = step_->id;
+  owed_ = num_running_seqs_;
+  bool may_admit = true;
+  for (std::size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+    // A request without room either was the last one or waits for blocks that a step in flight
+    // holds: those after it must not take them.
+    const Fit fit = plan_running(*running_[i], plan);
+    may_admit = may_admit && fit == Fit::kPlanned;
+    if (fit != Fit::kPlanned) break;
+  }
+  // What preemption freed is for those still running.
+  may_admit = may_admit && !preempted_;
+  if (may_admit) admit_waiting(plan);
+  end_planning(plan);
+}
+
+void Scheduler::begin_step() {
+  if (spare_steps_.empty()) {
+    spare_steps_.push_back(std::make_unique<Step>());
+    spare_steps_.back()->sample_seqs.reserve(config_.max_num_seqs);
+  }
+  step_ = spare_steps_.back().get();
+  step_->id = next_step_id_;
+  budget_ = config_.max_num_batched_tokens;
+  preempted_ = false;
+  newly_admitted_.clear();
+}
+
+void Scheduler::end_planning(StepPlan& plan) {
+  plan.drops.swap(pending_drops_);
+  pending_drops_.clear();
+  step_ = nullptr;
+  if (plan.empty()) return;
+  ++next_step_id_;
+  ++counters_.steps;
+  counters_.scheduled_tokens += plan.num_tokens;
+  in_flight_.push_back(std::move(spare_steps_.back()));
+  spare_steps_.pop_back();
+}
+
+Scheduler::Fit Scheduler::plan_running(ScheduledRequest& request, StepPlan& plan) {
+  owed_ -= request.num_places();
+  gather_growths(request);
+  if (growths_.empty()) return Fit::kPlanned;
+  const Fit fit = make_room(request, blocks_needed(pool_, layout_, growths_));
+  if (fit == Fit::kPlanned) plan_request(request, plan);
+  return fit;
+}
+
+// The tokens that each sequence of the request may compute now, within the budget less one token
+// for each running sequence that comes later: a long prompt slows their decoding but does not stop
+// it.
+void Scheduler::gather_growths(ScheduledRequest& request) {
+  growths_.clear();
+  std::int32_t left = std::max(std::min(budget_, 1), budget_ - owed_);
+  for (const auto& sequence : request.sequences) {
+    std::int32_t target = sequence->num_tokens();
+    if (request.awaits_fork()) {
+      if (sequence.get() != &request.leader()) break;
+      target = request.prompt_len;
+    } else if (target >= request.max_len) {
+      continue;  // the sample in flight is its last
+    }
+    const std::int32_t num_new = std::min(left, target - sequence->num_computed);
+    if (num_new <= 0) continue;
+    left -= num_new;
+    sequence->blocks.drop_out_of_window(
+        sequence->num_computed, sequence->num_in_flight > 0 ? &in_flight_.back()->pins : nullptr);
+    growths_.push_back({&sequence->blocks, sequence->num_computed, num_new});
+  }
+}
+
+// Carries out growths_; there is room for them.
+void Scheduler::plan_request(ScheduledRequest& request, StepPlan& plan) {
+  std::size_t k = 0;
+  const std::size_t num_sequences = request.sequences.size();
+  for (std::size_t i = 0; i < num_sequences && k < growths_.size(); ++i) {
+    Sequence& sequence = *request.sequences[i];
+    if (growths_[k].blocks == &sequence.blocks) plan_chunk(sequence, growths_[k++].num_new, plan);
+  }
+}
+
+void Scheduler::plan_chunk(Sequence& sequence, std::int32_t num_new, StepPlan& plan) {
+  ScheduledRequest& request = sequence.request;
+  const std::int32_t begin = sequence.num_computed, end = begin + num_new;
+  const std::int32_t num_known = sequence.num_tokens();
+  make_writable(sequence, num_new, plan);
+  sequence.num_computed = end;
+  ++sequence.num_in_flight;
+
+  SequenceStep& share = plan.sequences.emplace_back();
+  share.seq = sequence.id;
+  share.num_computed_tokens = begin;
+  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+    share.block_tables[group] = sequence.blocks.table(group);
+  }
+  // Position p's entry comes with the chunk that computes token p-1.
+  if (request.wants_prompt_logprobs() && begin < request.prompt_len - 1 &&
+      end >= request.num_prompt_logprobs_done) {
+    share.num_prompt_logprobs = *request.params->prompt_logprobs;
+  }
+  const bool is_first_sample = !request.spawned;
+  if (request.awaits_fork() && end == request.prompt_len) fork_prompt(request, plan);
+  const auto first_sample = static_cast<std::int32_t>(step_->sample_seqs.size());
+  if (end == num_known) share.sample_seqs = plan_samples(sequence, is_first_sample);
+  step_->chunks.push_back({sequence.id,
+                           sequence.incarnation,
+                           begin,
+                           end,
+                           first_sample,
+                           share.num_samples(),
+                           share.num_prompt_logprobs >= 0});
+  // Only now, for the tokens may have moved when their successor's place was added.
+  const std::span<const TokenId> known = std::span<const TokenId>(sequence.tokens).first(num_known);
+  share.token_ids = known.subspan(begin, num_new);
+  if (!sequence.in_runner) {
+    plan.creates.push_back({sequence.id,
+                            sequence.index,
+                            request.params->seed.value_or(0),
+                            request.params,
+                            known.first(request.prompt_len),
+                            known.subspan(request.prompt_len)});
+    sequence.in_runner = true;
+  }
+  plan.num_tokens += num_new;
+  budget_ -= num_new;
+}
+
+void Scheduler::make_writable(Sequence& sequence, std::int32_t num_new, StepPlan& plan) {
+  copies_.clear();
+  sequence.blocks.grow(sequence.num_computed, num_new, copies_);
+  for (const BlockWrite& copy : copies_) {
+    plan.copies.push_back({copy.group, copy.source, copy.target});
+    pool_.pin(copy.source);
+    step_->pins.push_back(copy.source);
+  }
+  counters_.copy_on_writes += copies_.size();
+}
+
+// Places for the tokens to be sampled after the sequence's last known one: on the first sample of a
+// request one for each of its sequences, else its own.
+std::span<const SeqId> Scheduler::plan_samples(Sequence& sequence, bool is_first_sample) {
+  const std::size_t first = step_->sample_seqs.size();
+  const auto add = [&](Sequence& sampled) {
+    sampled.tokens.push_back(kPendingToken);
+    ++sampled.num_pending;
+    step_->sample_seqs.push_back(sampled.id);
+  };
+  if (is_first_sample) {
+    for (const auto& sibling : sequence.request.sequences) add(*sibling);
+  } else {
+    add(sequence);
+  }
+  return std::span<const SeqId>(step_->sample_seqs).subspan(first);
+}
+
+// The leader has just been given the prompt's last chunk: its siblings start from the prompt's
+// blocks.
+void Scheduler::fork_prompt(ScheduledRequest& request, StepPlan& plan) {
+  Sequence& leader = request.leader();
+  if (!request.spawned) {
+    for (std::int32_t index = 1; index < request.params->num_sequences(); ++index) {
+      Sequence& child = add_sequence(request, index);
+      child.tokens = leader.tokens;
+      child.hashes = leader.hashes;
+      child.in_runner = true;
+      plan.forks.push_back({leader.id, child.id, child.index, request.params->seed.value_or(0)});
+    }
+    request.spawned = true;
+  }
+  for (std::size_t i = 1; i < request.sequences.size(); ++i) {
+    request.sequences[i]->blocks.share(leader.blocks);
+    request.sequences[i]->num_computed = leader.num_computed;
+    ++counters_.forks;
+  }
+  request.forked_prompt = true;
+}
+
+Sequence& Scheduler::add_sequence(ScheduledRequest& request, std::int32_t index) {
+  request.sequences.push_back(
+      std::make_unique<Sequence>(request, next_seq_++, index, SequenceBlocks(pool_, layout_)));
+  Sequence& sequence = *request.sequences.back();
+  sequences_.emplace(sequence.id, &sequence);
+  return sequence;
+}
+
+SchedulerStats Scheduler::stats() const {
+  SchedulerStats stats = counters_;
+  stats.num_running_requests = static_cast<std::int32_t>(running_.size());
+  stats.num_waiting_requests = static_cast<std::int32_t>(waiting_.size());
+  stats.num_running_seqs = num_running_seqs_;
+  stats.blocks = pool_.stats();
+  const double referenced = stats.blocks.referenced;
+  stats.kv_cache_usage = referenced / (stats.blocks.total - 1);
+  if (referenced > 0) {
+    stats.kv_cache_waste = stats.blocks.empty_slots / (referenced * config_.block_size);
+  }
+  return stats;
+}
+
+void Scheduler::check_invariants() const {
+  pool_.check_invariants();
+  std::vector<std::int32_t> refs(config_.num_blocks, 0), pins(config_.num_blocks, 0);
+  std::int32_t num_places = 0;
+  for (const auto& [id, request] : requests_) {
+    PM_CHECK(!request->sequences.empty());
+    if (request->running) num_places += request->num_places();
+    PM_CHECK(request->running || waiting_.count(request.get()) == 1);
+    for (const auto& sequence : request->sequences) {
+      PM_CHECK(sequences_.at(sequence->id) == sequence.get());
+      for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+        const auto table = sequence->blocks.table(group);
+        PM_CHECK(static_cast<std::int32_t>(table.size()) ==
+                 layout_.num_blocks(sequence->num_computed));
+        for (const BlockId block : table) ++refs[block];
+      }
+    }
+  }
+  for (const auto& step : in_flight_) {
+    for (const BlockId block : step->pins) ++pins[block];
+  }
+  for (BlockId block = 1; block < config_.num_blocks; ++block) {
+    PM_CHECK(pool_.ref_count(block) == refs[block] && pool_.pin_count(block) == pins[block],
+             "block {} has {} references in tables, {} counted",
+             block,
+             refs[block],
+             pool_.ref_count(block));
+  }
+  PM_CHECK(num_places == num_running_seqs_ && num_places <= config_.max_num_seqs);
+  PM_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
+  PM_CHECK(running_.size() + waiting_.size() == requests_.size());
+}
+
+}  // namespace pagemill

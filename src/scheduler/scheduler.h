@@ -1,0 +1,238 @@
+// Scheduler: which tokens of which sequences the next step computes, and in which KV blocks.
+//
+// Continuous batching without prefill or decode modes: every sequence's num_computed_tokens catches
+// up with its tokens under one token budget per step. Requests are served in one total order
+// (priority, then arrival; FCFS ignores priority), running ones first. When blocks run out, the
+// last running request in that order is preempted: its blocks are freed, its tokens kept, and it
+// resumes by recomputation before anything that arrived later. The first is never preempted, and a
+// request that could not run alone is refused at the door, so every request ends.
+//
+// Pure control: ids and integers, no tensors, threads, clocks or I/O. One thread calls it.
+//
+//   loop: plan(plan); run it; commit(result, output)      or, with one step in flight (depth 2):
+//         plan(a); submit(a); { plan(b); submit(b); commit(result of a); swap(a, b); }
+//
+// plan() changes nothing that a failed step would have to undo: what a step computes counts for
+// others (prefix cache, outputs) only once it is committed, and fail_step() ends its requests.
+// Blocks that a step in flight may touch are pinned until that step is committed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "kv/block_pool.h"
+#include "kv/kv_spec.h"
+#include "kv/prefix_hash.h"
+#include "kv/sequence_blocks.h"
+#include "plan/step_plan.h"
+#include "request/outputs.h"
+#include "request/request.h"
+#include "scheduler/sequence.h"
+
+namespace pagemill {
+
+enum class SchedulingPolicy { kFcfs, kPriority };
+// "fcfs" or "priority"; kInvalidArgument otherwise.
+Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name);
+
+struct SchedulerConfig {
+  std::vector<KvSpec> kv_groups;   // as the model declares them; 1..kMaxKvGroups
+  std::int32_t num_blocks = 0;     // of one pool for all groups, the null block included
+  std::int32_t block_size = 16;    // tokens
+  std::int32_t max_model_len = 0;  // prompt + output tokens of one sequence
+  std::int32_t max_num_batched_tokens = 2048;  // per step
+  std::int32_t max_num_seqs = 256;             // running at once
+  std::int32_t max_queued_requests = 4096;     // waiting at once
+  bool enable_prefix_caching = true;
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  std::vector<TokenId> eos_token_ids;
+  // What makes KV bits comparable: weights digest, KV dtype, layout. Hashed with the block size and
+  // the groups into the root of every prefix hash.
+  std::string cache_identity;
+};
+
+// One new token of a sequence, or its end without one (kError).
+struct SequenceEvent {
+  RequestId request = 0;
+  std::int32_t sequence_index = 0;  // 0..num_sequences-1
+  SeqId seq = 0;
+  std::optional<SampledToken> sampled;               // logprobs moved from the StepResult
+  FinishReason finish_reason = FinishReason::kNone;  // kStop, kLength or kError
+  std::optional<TokenId> stop_token;  // set when one of stop_token_ids (not EOS) ended it
+  bool request_finished = false;      // no sequence of the request is left
+};
+
+// Logprobs of prompt tokens first_position, first_position+1, ...; each position comes once, in
+// order.
+struct PromptLogprobsEvent {
+  RequestId request = 0;
+  std::int32_t first_position = 0;  // >= 1: the first prompt token has no distribution
+  std::vector<PositionLogprobs> entries;
+};
+
+// What commit() made known. The caller keeps and reuses it.
+struct StepOutput {
+  std::vector<PromptLogprobsEvent> prompt_logprobs;  // to be published before `events`
+  std::vector<SequenceEvent> events;  // a request's sequences in order of index within a step
+  void clear() { prompt_logprobs.clear(), events.clear(); }
+};
+
+struct Admission {
+  RequestId request = 0;
+  std::int32_t num_cached_tokens = 0;  // prompt tokens that the prefix cache supplied
+};
+
+struct SchedulerStats {
+  std::int32_t num_running_requests = 0, num_waiting_requests = 0, num_running_seqs = 0;
+  BlockPoolStats blocks;      // by state, and empty slots
+  double kv_cache_usage = 0;  // referenced blocks / usable blocks, 0..1
+  double kv_cache_waste = 0;  // empty slots in referenced blocks / their slots, 0..1
+  // Counted since construction.
+  std::uint64_t steps = 0, scheduled_tokens = 0;
+  std::uint64_t preemptions = 0;                                  // of requests
+  std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // prompt tokens, first admissions
+  std::uint64_t resumed_hits = 0;      // tokens found in the cache when resuming after preemption
+  std::uint64_t prompt_tokens = 0;     // of admitted requests, each once
+  std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
+  std::uint64_t copy_on_writes = 0;    // blocks
+  std::uint64_t forks = 0;             // sequences made from another's block table
+};
+
+class Scheduler {
+ public:
+  // kInvalidArgument for a config that cannot work (with the numbers), kUnsupported for a KV kind
+  // that blocks cannot hold.
+  static Result<std::unique_ptr<Scheduler>> create(SchedulerConfig config);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Queues a validated request whose id is new. params.seed is used as it stands (0 if unset: the
+  // engine draws one first). An output longer than max_model_len - prompt ends with kLength.
+  // kInvalidArgument: it can never fit, with the numbers; kResourceExhausted: the queue is full.
+  Status add_request(Request request);
+
+  // Ends a request and frees its blocks; no event follows. False if it is unknown or has ended.
+  bool abort(RequestId request);
+  // Ends one sequence (its stop string was found outside); no event follows. False if unknown.
+  bool finish_sequence(RequestId request, std::int32_t sequence_index);
+
+  // Plans the next step into `plan`, whose capacity is reused. plan.empty(): there is nothing to do
+  // (or, with a step in flight, not before it is committed); such a plan may be dropped and must
+  // not be committed. Every other plan must be committed or failed, in order.
+  void plan(StepPlan& plan);
+  // The result of the oldest step in flight; sequences in the order of its plan. Results of
+  // sequences that have ended meanwhile are dropped. `output` is overwritten.
+  void commit(StepResult&& result, StepOutput& output);
+  // The oldest step in flight failed as a whole: its requests end with kError events.
+  void fail_step(std::uint64_t step_id, StepOutput& output);
+
+  // Requests that the last plan() admitted for the first time.
+  std::span<const Admission> newly_admitted() const { return newly_admitted_; }
+
+  bool has_requests() const { return !requests_.empty(); }
+  // Whether plan() may return something: requests, or runner state yet to be dropped.
+  bool has_work() const { return has_requests() || !pending_drops_.empty(); }
+  std::int32_t num_steps_in_flight() const { return static_cast<std::int32_t>(in_flight_.size()); }
+  const SchedulerConfig& config() const { return config_; }
+  SchedulerStats stats() const;
+
+  // Blocks that a request needs at its longest, alone: what add_request() compares with the pool.
+  std::int64_t blocks_at_full_length(std::int32_t prompt_len,
+                                     std::int32_t max_tokens,
+                                     std::int32_t num_sequences) const;
+
+  // Panics on any broken invariant (blocks counted against every table). Linear in the pool: tests.
+  void check_invariants() const;
+
+ private:
+  // A sequence's share of a step in flight.
+  struct Chunk {
+    SeqId seq = 0;
+    std::uint32_t incarnation = 0;                   // Sequence::incarnation when planned
+    std::int32_t begin = 0, end = 0;                 // the tokens it computes
+    std::int32_t first_sample = 0, num_samples = 0;  // in Step::sample_seqs
+    bool prompt_logprobs = false;
+  };
+  struct Step {
+    std::uint64_t id = 0;
+    std::vector<Chunk> chunks;
+    std::vector<SeqId> sample_seqs;  // reserved for max_num_seqs: plans borrow spans of it
+    std::vector<BlockId> pins;       // released when the step is over
+  };
+  enum class Fit { kPlanned, kStalled, kPreempted };
+
+  Scheduler(SchedulerConfig config, KvLayout layout);
+
+  // plan(): scheduler.cc
+  Fit plan_running(ScheduledRequest& request, StepPlan& plan);
+  void gather_growths(ScheduledRequest& request);
+  void plan_request(ScheduledRequest& request, StepPlan& plan);
+  void plan_chunk(Sequence& sequence, std::int32_t num_new, StepPlan& plan);
+  void make_writable(Sequence& sequence, std::int32_t num_new, StepPlan& plan);
+  std::span<const SeqId> plan_samples(Sequence& sequence, bool is_first_sample);
+  void fork_prompt(ScheduledRequest& request, StepPlan& plan);
+  Sequence& add_sequence(ScheduledRequest& request, std::int32_t index);
+  void begin_step();
+  void end_planning(StepPlan& plan);
+
+  // Admission and preemption: admission.cc
+  void admit_waiting(StepPlan& plan);
+  bool try_admit(ScheduledRequest& request, StepPlan& plan);
+  std::span<const Digest> find_hit(ScheduledRequest& request) const;
+  std::int64_t blocks_to_resume(const ScheduledRequest& request) const;
+  Fit make_room(const ScheduledRequest& request, std::int32_t num_needed);
+  void preempt(ScheduledRequest& request);
+
+  // Endings and results: commit.cc
+  std::unique_ptr<Step> pop_step(std::uint64_t step_id);
+  void commit_chunk(const Step& step,
+                    const Chunk& chunk,
+                    SequenceResult& result,
+                    StepOutput& output);
+  void accept_sample(Sequence& sequence, SampledToken&& sampled, StepOutput& output);
+  void publish_blocks(Sequence& sequence, std::int32_t num_computed);
+  void recycle(std::unique_ptr<Step> step);
+  void take_prompt_logprobs(const Chunk& chunk,
+                            ScheduledRequest& request,
+                            SequenceResult& result,
+                            StepOutput& output);
+  void fail_request(ScheduledRequest& request, StepOutput& output);
+  // Frees the sequence; true if it was the request's last, which is then gone as well.
+  bool end_sequence(Sequence& sequence);
+  void end_request(ScheduledRequest& request);
+  void release(Sequence& sequence);
+
+  SchedulerConfig config_;
+  KvLayout layout_;
+  Digest root_;
+  BlockPool pool_;
+  std::unordered_map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
+  std::unordered_map<SeqId, Sequence*> sequences_;
+  RequestQueue waiting_;
+  std::vector<ScheduledRequest*> running_;  // in serving order
+  std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
+  std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;
+  std::vector<SeqId> pending_drops_;
+  std::vector<Admission> newly_admitted_;
+  SeqId next_seq_ = 1;
+  std::uint64_t next_arrival_ = 0, next_step_id_ = 1;
+  SchedulerStats counters_;  // the counted part
+
+  // Of the plan being made.
+  Step* step_ = nullptr;
+  std::int32_t budget_ = 0;  // tokens left
+  std::int32_t owed_ = 0;    // running sequences not yet looked at: one token each is kept for them
+  bool preempted_ = false;
+  std::vector<BlockGrowth> growths_;
+  std::vector<BlockWrite> copies_;
+};
+
+}  // namespace pagemill
