@@ -6,12 +6,12 @@
 
 namespace pagemill {
 
-std::int32_t KvLayout::first_live_block(std::int32_t group, std::int32_t position) const {
+std::int32_t BlockLayout::first_live_block(std::int32_t group, std::int32_t position) const {
   if (windows[group] == 0) return 0;
   return std::max(0, position - windows[group] + 1) / block_size;
 }
 
-std::int32_t KvLayout::max_blocks_held(std::int32_t group,
+std::int32_t BlockLayout::max_blocks_held(std::int32_t group,
                                        std::int32_t num_tokens,
                                        std::int32_t max_chunk) const {
   if (windows[group] == 0) return num_blocks(num_tokens);
@@ -21,7 +21,7 @@ std::int32_t KvLayout::max_blocks_held(std::int32_t group,
   return static_cast<std::int32_t>(std::min<std::int64_t>(held, num_blocks(num_tokens)));
 }
 
-SequenceBlocks::SequenceBlocks(BlockPool& pool, const KvLayout& layout)
+SequenceBlocks::SequenceBlocks(BlockPool& pool, const BlockLayout& layout)
     : pool_(&pool),
       layout_(&layout),
       tables_(layout.num_groups()),
@@ -49,7 +49,7 @@ void SequenceBlocks::share(const SequenceBlocks& other) {
 }
 
 std::int32_t SequenceBlocks::find_prefix(const BlockPool& pool,
-                                         const KvLayout& layout,
+                                         const BlockLayout& layout,
                                          std::span<const Digest> hashes) {
   auto length = static_cast<std::int32_t>(hashes.size());
   for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
@@ -77,7 +77,7 @@ std::int32_t SequenceBlocks::find_prefix(const BlockPool& pool,
 }
 
 std::int32_t SequenceBlocks::num_unreferenced(const BlockPool& pool,
-                                              const KvLayout& layout,
+                                              const BlockLayout& layout,
                                               std::span<const Digest> hashes) {
   const auto length = static_cast<std::int32_t>(hashes.size());
   std::int32_t count = 0;
@@ -170,7 +170,7 @@ void SequenceBlocks::give_back(BlockId block, std::vector<BlockId>* pins) {
 }
 
 std::int32_t blocks_needed(const BlockPool& pool,
-                           const KvLayout& layout,
+                           const BlockLayout& layout,
                            std::span<const BlockGrowth> growths) {
   const auto last_block = [&](const BlockGrowth& growth, std::int32_t group) {
     const auto table = growth.blocks->table(group);

@@ -16,7 +16,7 @@
 
 namespace pagemill {
 
-struct KvLayout {
+struct BlockLayout {
   std::int32_t block_size = 16;
   std::vector<std::int32_t> windows;  // [num_groups]: tokens seen, or 0 if all are
 
@@ -42,7 +42,7 @@ struct BlockWrite {
 class SequenceBlocks {
  public:
   // Both must outlive this.
-  SequenceBlocks(BlockPool& pool, const KvLayout& layout);
+  SequenceBlocks(BlockPool& pool, const BlockLayout& layout);
   SequenceBlocks(SequenceBlocks&& other) noexcept;
   SequenceBlocks& operator=(SequenceBlocks&&) = delete;
   ~SequenceBlocks() { release(nullptr); }
@@ -54,12 +54,12 @@ class SequenceBlocks {
   // The longest prefix, in blocks, that the cache holds in every group (in a windowed group: what a
   // token after the prefix sees of it).
   static std::int32_t find_prefix(const BlockPool& pool,
-                                  const KvLayout& layout,
+                                  const BlockLayout& layout,
                                   std::span<const Digest> hashes);
   // How many of that prefix's blocks nobody refers to: adopting it takes so many from the pool's
   // num_available().
   static std::int32_t num_unreferenced(const BlockPool& pool,
-                                       const KvLayout& layout,
+                                       const BlockLayout& layout,
                                        std::span<const Digest> hashes);
   // Refers to the blocks of a prefix that find_prefix() found. The tables are empty.
   void adopt_prefix(std::span<const Digest> hashes);
@@ -79,7 +79,7 @@ class SequenceBlocks {
   void give_back(BlockId block, std::vector<BlockId>* pins);
 
   BlockPool* pool_;
-  const KvLayout* layout_;
+  const BlockLayout* layout_;
   std::vector<std::vector<BlockId>> tables_;  // [num_groups]
   std::vector<std::int32_t> num_dropped_;     // [num_groups] leading null entries
   std::int32_t num_published_ = 0;            // blocks offered to the cache so far
@@ -93,7 +93,7 @@ struct BlockGrowth {
 // Exactly how many blocks the growths allocate if done in this order, copies of shared blocks
 // included (the last of several writers of a block that nobody else holds keeps it).
 std::int32_t blocks_needed(const BlockPool& pool,
-                           const KvLayout& layout,
+                           const BlockLayout& layout,
                            std::span<const BlockGrowth> growths);
 
 }  // namespace pagemill

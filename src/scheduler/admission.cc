@@ -30,7 +30,7 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
     return invalid_argument(fmt::format(
         "kv_groups: expected 1 to {} groups, got {}", kMaxKvGroups, config.kv_groups.size()));
   }
-  KvLayout layout{config.block_size, {}};
+  BlockLayout layout{config.block_size, {}};
   for (const KvSpec& group : config.kv_groups) {
     if (group.kind == KvKind::kRecurrentState) {
       return unsupported("kv_groups: recurrent state is not kept in blocks yet");

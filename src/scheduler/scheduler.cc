@@ -6,7 +6,7 @@
 
 namespace pagemill {
 
-Scheduler::Scheduler(SchedulerConfig config, KvLayout layout)
+Scheduler::Scheduler(SchedulerConfig config, BlockLayout layout)
     : config_(std::move(config)),
       layout_(std::move(layout)),
       root_(engine_root(config_.cache_identity, config_.block_size, config_.kv_groups)),

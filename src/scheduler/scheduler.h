@@ -169,7 +169,7 @@ class Scheduler {
   };
   enum class Fit { kPlanned, kStalled, kPreempted };
 
-  Scheduler(SchedulerConfig config, KvLayout layout);
+  Scheduler(SchedulerConfig config, BlockLayout layout);
 
   // plan(): scheduler.cc
   Fit plan_running(ScheduledRequest& request, StepPlan& plan);
@@ -211,7 +211,7 @@ class Scheduler {
   void release(Sequence& sequence);
 
   SchedulerConfig config_;
-  KvLayout layout_;
+  BlockLayout layout_;
   Digest root_;
   BlockPool pool_;
   std::unordered_map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
