@@ -18,6 +18,7 @@ struct KvGroupBatch {
 struct ForwardBatch {
   std::span<const TokenId> token_ids;               // [num_tokens]
   std::span<const std::int32_t> positions;          // [num_tokens]
+  std::span<const std::int32_t> prompt_lens;        // [num_tokens]; of the token's sequence (dynamic RoPE)
   std::span<const std::int32_t> adapter_index;      // [num_tokens]; 0 is no adapter
   std::span<const KvGroupBatch> groups;             // [num_kv_groups]
   std::span<const std::int32_t> logits_rows;        // rows of the hidden state that need logits

@@ -1,0 +1,229 @@
+#include "engine/engine_core.h"
+
+#include <pthread.h>
+
+#include <chrono>
+#include <exception>
+
+#include "base/clock.h"
+#include "base/logging.h"
+
+namespace pagemill {
+namespace {
+
+// Steps that the output thread may lag behind before the engine waits for it.
+constexpr std::size_t kMaxQueuedOutputs = 256;
+
+void name_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
+
+}  // namespace
+
+EngineCore::EngineCore(std::unique_ptr<Scheduler> scheduler,
+                       std::unique_ptr<ModelRunner> runner,
+                       std::shared_ptr<const Tokenizer> tokenizer)
+    : scheduler_(std::move(scheduler)),
+      runner_(std::move(runner)),
+      output_(std::move(tokenizer),
+              [this](RequestId request, std::int32_t index) {
+                push_command({Command::Kind::kFinishSequence, request, index, {}});
+              }),
+      max_queued_requests_(scheduler_->config().max_queued_requests),
+      outputs_(kMaxQueuedOutputs) {
+  update_stats(0);
+}
+
+EngineCore::~EngineCore() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (engine_thread_.joinable()) engine_thread_.join();
+  outputs_.close();
+  if (output_thread_.joinable()) output_thread_.join();
+}
+
+void EngineCore::start() {
+  engine_thread_ = std::thread([this] { engine_loop(); });
+  output_thread_ = std::thread([this] { output_loop(); });
+}
+
+void EngineCore::set_on_finished(EngineClient::OnDelta on_finished) {
+  output_.set_on_finished(std::move(on_finished));
+}
+
+void EngineCore::push_command(Command command) {
+  {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(command));
+  }
+  wake_.notify_one();
+}
+
+Status EngineCore::submit(Request request, EngineClient::OnDelta on_delta, bool hide_logprobs) {
+  Command command{Command::Kind::kSubmit, request.id, 0, {}};
+  command.submission.request = std::move(request);
+  command.submission.hide_logprobs = hide_logprobs;
+  command.submission.on_delta = [this, on_delta = std::move(on_delta)](const RequestDelta& delta) {
+    on_delta(delta);
+    if (!delta.finished) return;
+    std::lock_guard lock(active_mutex_);
+    if (--num_active_ == 0) idle_.notify_all();
+  };
+  {
+    std::lock_guard lock(mutex_);
+    if (draining_ || stopping_) {
+      return Error{ErrorCode::kUnavailable, "the engine is shutting down and takes no new requests", {}};
+    }
+    if (stats_.num_requests_waiting + num_submitted_ >= max_queued_requests_) {
+      return Error{ErrorCode::kResourceExhausted,
+                   fmt::format("{} requests are waiting already (--max-queued-requests); try again later",
+                               max_queued_requests_),
+                   {}};
+    }
+    {
+      std::lock_guard active_lock(active_mutex_);
+      ++num_active_;
+    }
+    ++num_submitted_;
+    inbox_.push_back(std::move(command));
+  }
+  wake_.notify_one();
+  return ok_status();
+}
+
+void EngineCore::abort(RequestId id) { push_command({Command::Kind::kAbort, id, 0, {}}); }
+
+bool EngineCore::drain(double timeout_s) {
+  {
+    std::lock_guard lock(mutex_);
+    draining_ = true;
+  }
+  std::unique_lock lock(active_mutex_);
+  return idle_.wait_for(lock, std::chrono::duration<double>(timeout_s), [this] { return num_active_ == 0; });
+}
+
+EngineStats EngineCore::stats() const {
+  std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  stats.num_requests_waiting += num_submitted_;
+  return stats;
+}
+
+bool EngineCore::wait_for_work(std::vector<Command>& commands) {
+  std::unique_lock lock(mutex_);
+  wake_.wait(lock, [this] { return stopping_ || !inbox_.empty() || scheduler_->has_work(); });
+  commands.swap(inbox_);
+  return !stopping_;
+}
+
+void EngineCore::engine_loop() {
+  name_thread("pm-engine");
+  std::vector<Command> commands;
+  while (wait_for_work(commands)) {
+    OutputBatch batch;
+    apply(commands, batch);
+    commands.clear();
+    if (scheduler_->has_work()) {
+      run_step(batch);
+    } else {
+      update_stats(0);
+    }
+    push_output(std::move(batch));
+  }
+}
+
+void EngineCore::apply(std::vector<Command>& commands, OutputBatch& batch) {
+  for (Command& command : commands) {
+    switch (command.kind) {
+      case Command::Kind::kSubmit:
+        apply_submit(command, batch);
+        break;
+      case Command::Kind::kAbort:
+        if (scheduler_->abort(command.request)) batch.ended.push_back({command.request, {}});
+        break;
+      case Command::Kind::kFinishSequence:
+        scheduler_->finish_sequence(command.request, command.sequence_index);
+        break;
+    }
+  }
+}
+
+void EngineCore::apply_submit(Command& command, OutputBatch& batch) {
+  {
+    std::lock_guard lock(mutex_);
+    --num_submitted_;
+    ++stats_.num_requests_waiting;  // until the next snapshot
+  }
+  const Status added = scheduler_->add_request(command.submission.request);
+  batch.started.push_back(std::move(command.submission));
+  if (!added.ok()) batch.ended.push_back({command.request, added.error()});
+}
+
+void EngineCore::run_step(OutputBatch& batch) {
+  const double begin = monotonic_seconds();
+  scheduler_->plan(plan_);
+  batch.plan_time = begin;
+  if (plan_.empty()) return;
+  for (RequestId id : scheduler_->newly_admitted()) {
+    batch.admitted.push_back({id, scheduler_->num_cached_tokens(id)});
+  }
+  execute();
+  batch.commit_time = monotonic_seconds();
+  for (const SequenceEvent& event : step_output_.events) num_generated_ += event.sampled ? 1 : 0;
+  batch.prompt_logprobs.swap(step_output_.prompt_logprobs);
+  batch.events.swap(step_output_.events);
+  update_stats(batch.commit_time - begin);
+}
+
+// A step that cannot be run (memory) ends its own requests; the engine goes on.
+void EngineCore::execute() {
+  try {
+    runner_->submit(plan_);
+    scheduler_->commit(runner_->wait(), step_output_);
+  } catch (const std::exception& error) {
+    spdlog::error("step {} failed: {}", plan_.step_id, error.what());
+    scheduler_->fail_step(plan_.step_id, step_output_);
+  }
+}
+
+void EngineCore::push_output(OutputBatch batch) {
+  const bool is_empty = batch.started.empty() && batch.admitted.empty() &&
+                        batch.prompt_logprobs.empty() && batch.events.empty() && batch.ended.empty();
+  if (is_empty) return;
+  if (batch.commit_time == 0) batch.commit_time = monotonic_seconds();
+  while (!outputs_.try_push(std::move(batch))) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the output thread is far behind
+  }
+}
+
+void EngineCore::output_loop() {
+  name_thread("pm-output");
+  while (auto batch = outputs_.pop_wait()) output_.process(std::move(*batch));
+  output_.fail_all({ErrorCode::kUnavailable, "the engine was stopped", {}});
+}
+
+void EngineCore::update_stats(double step_seconds) {
+  const SchedulerStats now = scheduler_->stats();
+  std::lock_guard lock(mutex_);
+  const double total_seconds = stats_.step_seconds + step_seconds;
+  stats_.num_requests_running = now.num_running_requests;
+  stats_.num_requests_waiting = now.num_waiting_requests;
+  stats_.kv_cache_usage = now.kv_cache_usage;
+  stats_.kv_cache_waste = now.kv_cache_waste;
+  stats_.num_blocks = now.blocks.num_blocks;
+  stats_.num_blocks_free = now.blocks.num_free;
+  stats_.num_blocks_cached = now.blocks.num_cached;
+  stats_.num_blocks_referenced = now.blocks.num_referenced;
+  stats_.num_preemptions = now.preemptions;
+  stats_.prefix_cache_queries = now.prefix_cache_queries;
+  stats_.prefix_cache_hits = now.prefix_cache_hits;
+  stats_.prompt_tokens = now.prompt_tokens;
+  stats_.generation_tokens = num_generated_;
+  stats_.steps = now.steps;
+  stats_.step_seconds = total_seconds;
+  stats_.chunked_prefills = now.chunked_prefills;
+  stats_.copy_on_writes = now.copy_on_writes;
+}
+
+}  // namespace pagemill

@@ -1,0 +1,85 @@
+// EngineCore: the loop. Takes commands, plans a step, runs it, commits it, hands the outcome to the output thread.
+//
+// Threads: clients call submit(), abort() and finish_sequence(); the engine thread alone touches the scheduler and
+// the runner; the output thread alone touches the OutputProcessor.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/bounded_queue.h"
+#include "engine/engine_client.h"
+#include "engine/output_processor.h"
+#include "runner/model_runner.h"
+#include "scheduler/scheduler.h"
+
+namespace pagemill {
+
+class EngineCore {
+ public:
+  // `scheduler` and `runner` belong to the engine thread from start() on.
+  EngineCore(std::unique_ptr<Scheduler> scheduler,
+             std::unique_ptr<ModelRunner> runner,
+             std::shared_ptr<const Tokenizer> tokenizer);
+  ~EngineCore();
+
+  void start();
+  void set_on_finished(EngineClient::OnDelta on_finished);
+
+  // The request is valid and has its id. kResourceExhausted when max_queued_requests wait, kUnavailable while draining.
+  Status submit(Request request, EngineClient::OnDelta on_delta, bool hide_logprobs);
+  void abort(RequestId id);
+  bool drain(double timeout_s);
+  EngineStats stats() const;
+
+ private:
+  struct Command {
+    enum class Kind { kSubmit, kAbort, kFinishSequence } kind;
+    RequestId request = 0;
+    std::int32_t sequence_index = 0;
+    OutputBatch::Started submission;
+  };
+
+  void engine_loop();
+  void output_loop();
+  bool wait_for_work(std::vector<Command>& commands);
+  void apply(std::vector<Command>& commands, OutputBatch& batch);
+  void apply_submit(Command& command, OutputBatch& batch);
+  void run_step(OutputBatch& batch);
+  void execute();
+  void push_output(OutputBatch batch);
+  void update_stats(double step_seconds);
+  void push_command(Command command);
+
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<ModelRunner> runner_;
+  OutputProcessor output_;
+  const std::int32_t max_queued_requests_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_;
+  std::vector<Command> inbox_;
+  std::int32_t num_submitted_ = 0;  // submits in the inbox
+  bool stopping_ = false;
+  bool draining_ = false;
+  EngineStats stats_;
+
+  std::mutex active_mutex_;
+  std::condition_variable idle_;
+  std::int64_t num_active_ = 0;  // submitted, its last delta not yet delivered
+
+  BoundedQueue<OutputBatch> outputs_;
+  StepPlan plan_;
+  StepOutput step_output_;
+  std::uint64_t num_generated_ = 0;  // tokens, since start
+  std::thread engine_thread_;
+  std::thread output_thread_;
+};
+
+}  // namespace pagemill

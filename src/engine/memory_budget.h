@@ -1,0 +1,38 @@
+// MemoryBudget: what the process may use, planned once at start.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/result.h"
+#include "engine/engine_options.h"
+#include "kv/kv_spec.h"
+#include "tensor/dtype.h"
+
+namespace pagemill {
+
+// The share of free memory that the KV cache may grow to unless --kv-cache-memory says otherwise.
+inline constexpr double kDefaultKvShare = 0.5;
+
+struct MemoryBudget {
+  std::int64_t free_bytes = 0;        // after the weights: MemAvailable, or less by the cgroup's limit
+  std::int64_t kv_cache_bytes = 0;    // address space; memory follows as blocks are first written
+  std::int32_t num_blocks = 0;        // the null block included
+  std::int32_t block_size = 0;        // tokens
+  std::int64_t bytes_per_block = 0;   // all layers, K and V
+};
+
+// Bytes that the system or the cgroup (v1 or v2) would still give this process.
+std::int64_t available_memory_bytes();
+
+// Plans the KV pool: options.kv_cache_memory_bytes, or kDefaultKvShare of free memory, but never more than
+// max_num_seqs sequences of max_model_len tokens can use. kInvalidArgument with the numbers if not even
+// one sequence of `max_model_len` tokens fits.
+Result<MemoryBudget> plan_memory(const EngineOptions& options,
+                                 std::span<const KvSpec> specs,
+                                 DType kv_dtype,
+                                 std::int32_t max_model_len);
+
+}  // namespace pagemill

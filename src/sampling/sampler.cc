@@ -1,0 +1,201 @@
+#include "sampling/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "sampling/logits_processors.h"
+#include "sampling/random.h"
+
+namespace pagemill {
+namespace {
+
+using Candidate = std::pair<float, TokenId>;
+
+// Most likely first; the lower id on ties.
+bool more_likely(const Candidate& a, const Candidate& b) {
+  return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
+
+// Below this the temperature is taken as greedy: scaled logits would overflow.
+constexpr float kMinTemperature = 1e-5f;
+
+}  // namespace
+
+Sampler::Sampler(const ElementwiseKernels& kernels,
+                 std::int32_t vocab_size,
+                 std::vector<TokenId> eos_token_ids)
+    : kernels_(kernels), vocab_size_(vocab_size), eos_token_ids_(std::move(eos_token_ids)) {}
+
+std::optional<SampledToken> Sampler::sample(const SequenceState& state,
+                                            std::span<const float> logits,
+                                            SamplerScratch& scratch) const {
+  PM_CHECK(logits.size() == static_cast<std::size_t>(vocab_size_), "{} logits", logits.size());
+  const SamplingParams& params = state.params();
+  std::span<const float> processed = logits;
+  const bool greedy = params.temperature < kMinTemperature;
+  if (has_logits_processors(state) || !greedy) {
+    scratch.logits.assign(logits.begin(), logits.end());
+    apply_logits_processors(state, eos_token_ids_, scratch.logits);
+    if (!greedy) {
+      const float inverse = 1.0f / params.temperature;
+      for (float& logit : scratch.logits) logit *= inverse;
+    }
+    processed = scratch.logits;
+  }
+  float max = 0;
+  const float lse = kernels_.log_sum_exp(processed.data(), vocab_size_, &max);
+  if (!std::isfinite(lse)) return std::nullopt;  // a NaN anywhere makes the sum NaN
+
+  SampledToken sampled;
+  if (greedy) {
+    sampled.token = static_cast<TokenId>(kernels_.argmax(processed.data(), vocab_size_));
+  } else {
+    const auto position = static_cast<std::int32_t>(state.output().size());
+    const double uniform = uniform_draw(state.seed(), state.sequence_index(), position);
+    sampled.token = draw(params, processed, uniform, scratch);
+  }
+  if (params.logprobs) {
+    sampled.logprobs = logprobs(logits, sampled.token, *params.logprobs, scratch);
+  }
+  return sampled;
+}
+
+TokenId Sampler::draw(const SamplingParams& params,
+                      std::span<const float> scaled,
+                      double uniform,
+                      SamplerScratch& scratch) const {
+  const bool truncates = params.top_p < 1.0f || params.top_k > 0 || params.min_p > 0.0f;
+  if (!truncates) return draw_from_all(scaled, uniform);
+  collect_candidates(params, scaled, scratch);
+  const std::vector<Candidate>& candidates = scratch.candidates;
+  double total = 0;
+  const float max = candidates.front().first;
+  for (const Candidate& c : candidates) total += std::exp(c.first - max);
+  double target = uniform * total;
+  for (const Candidate& c : candidates) {
+    target -= std::exp(c.first - max);
+    if (target < 0) return c.second;
+  }
+  return candidates.back().second;
+}
+
+// Inverts the cumulative distribution in id order: first by chunks with the vector kernel, then within one.
+TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) const {
+  constexpr std::int64_t kChunk = 1024;
+  const auto size = static_cast<std::int64_t>(scaled.size());
+  float max = 0;
+  const double lse = kernels_.log_sum_exp(scaled.data(), size, &max);
+  double target = uniform;
+  std::int64_t last_positive = -1;
+  for (std::int64_t begin = 0; begin < size; begin += kChunk) {
+    const std::int64_t count = std::min(kChunk, size - begin);
+    const double chunk_lse = kernels_.log_sum_exp(scaled.data() + begin, count, &max);
+    if (!std::isfinite(chunk_lse)) continue;  // every token masked
+    const double mass = std::exp(chunk_lse - lse);
+    last_positive = begin;
+    if (target >= mass) {
+      target -= mass;
+      continue;
+    }
+    for (std::int64_t i = begin; i < begin + count; ++i) {
+      target -= std::exp(static_cast<double>(scaled[i]) - lse);
+      if (target < 0) return static_cast<TokenId>(i);
+    }
+    break;
+  }
+  // Rounding left a sliver of mass past the end: the likeliest token of the last chunk that has any.
+  PM_CHECK(last_positive >= 0, "every token is masked");
+  const std::int64_t count = std::min(kChunk, size - last_positive);
+  return static_cast<TokenId>(last_positive +
+                              kernels_.argmax(scaled.data() + last_positive, count));
+}
+
+// The tokens that min_p, top_k and top_p leave, in that order, most likely first. Only tokens above a cutoff are
+// gathered and sorted; the cutoff falls until they surely hold all that is left.
+void Sampler::collect_candidates(const SamplingParams& params,
+                                 std::span<const float> scaled,
+                                 SamplerScratch& scratch) const {
+  constexpr float kMasked = -std::numeric_limits<float>::infinity();
+  constexpr float kFirstDepth = 8.0f, kEverything = 1e6f;
+  std::vector<Candidate>& candidates = scratch.candidates;
+  const auto size = static_cast<std::int64_t>(scaled.size());
+  float max = 0;
+  const double lse = kernels_.log_sum_exp(scaled.data(), size, &max);
+  const bool has_min_p = params.min_p > 0.0f;
+  const bool has_top_k = params.top_k > 0 && params.top_k < size;
+  const auto top_k = static_cast<std::size_t>(params.top_k);
+  const auto mass_of = [&] {
+    double mass = 0;
+    for (const Candidate& c : candidates) mass += std::exp(c.first - lse);
+    return mass;
+  };
+
+  double mass = 0;  // of the candidates, where top_p is to know it
+  for (float depth = kFirstDepth;; depth *= 4.0f) {
+    const bool everything = has_min_p || depth > kEverything;
+    const float cutoff = has_min_p ? max + std::log(params.min_p) : everything ? kMasked : max - depth;
+    candidates.clear();
+    for (std::int64_t i = 0; i < size; ++i) {
+      if (scaled[i] >= cutoff && scaled[i] != kMasked) {
+        candidates.emplace_back(scaled[i], static_cast<TokenId>(i));
+      }
+    }
+    mass = mass_of();
+    if (everything || (has_top_k ? candidates.size() >= top_k : mass >= params.top_p)) break;
+  }
+  if (has_top_k && candidates.size() > top_k) {
+    std::nth_element(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(top_k - 1),
+                     candidates.end(), more_likely);
+    candidates.resize(top_k);
+  }
+  std::sort(candidates.begin(), candidates.end(), more_likely);
+  if (params.top_p >= 1.0f) return;
+
+  // top_p is a share of what min_p and top_k left (as vLLM).
+  const double total = has_min_p || has_top_k ? mass_of() : 1.0;
+  double cumulative = 0;
+  std::size_t kept = 0;
+  while (kept < candidates.size() && cumulative < params.top_p * total) {
+    cumulative += std::exp(candidates[kept].first - lse);
+    ++kept;
+  }
+  candidates.resize(std::max<std::size_t>(kept, 1));
+}
+
+PositionLogprobs Sampler::logprobs(std::span<const float> logits,
+                                   TokenId token,
+                                   std::int32_t num_top,
+                                   SamplerScratch& scratch) const {
+  const auto size = static_cast<std::int64_t>(logits.size());
+  float max = 0;
+  const float lse = kernels_.log_sum_exp(logits.data(), size, &max);
+  PositionLogprobs result;
+  std::int32_t rank = 1;
+  for (float logit : logits) rank += logit > logits[token] ? 1 : 0;
+  result.chosen = {token, logits[token] - lse, rank, {}};
+  const std::int64_t count = num_top < 0 ? size : std::min<std::int64_t>(num_top, size);
+  if (count == 0) return result;
+
+  std::vector<Candidate>& best = scratch.candidates;  // a heap, the least likely of the best on top
+  best.clear();
+  for (std::int64_t i = 0; i < size; ++i) {
+    const Candidate candidate{logits[i], static_cast<TokenId>(i)};
+    if (static_cast<std::int64_t>(best.size()) < count) {
+      best.push_back(candidate);
+      std::push_heap(best.begin(), best.end(), more_likely);
+    } else if (more_likely(candidate, best.front())) {
+      std::pop_heap(best.begin(), best.end(), more_likely);
+      best.back() = candidate;
+      std::push_heap(best.begin(), best.end(), more_likely);
+    }
+  }
+  std::sort_heap(best.begin(), best.end(), more_likely);
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    result.top.push_back({best[i].second, best[i].first - lse, static_cast<std::int32_t>(i + 1), {}});
+  }
+  return result;
+}
+
+}  // namespace pagemill
