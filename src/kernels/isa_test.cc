@@ -39,7 +39,9 @@ TEST_F(IsaEnvironment, TakesTheBestUnlessForced) {
     setenv("PAGEMILL_ISA", std::string(to_string(isa)).c_str(), 1);
     const Result<Isa> chosen = choose_isa();
     ASSERT_EQ(chosen.ok(), isa_supported(isa)) << to_string(isa);
-    if (chosen.ok()) EXPECT_EQ(*chosen, isa);
+    if (chosen.ok()) {
+      EXPECT_EQ(*chosen, isa);
+    }
   }
 }
 

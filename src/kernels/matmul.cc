@@ -1,0 +1,372 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/panel_layout.h"
+#include "kernels/panel_pack.h"
+#include "tensor/aligned_buffer.h"
+#include "tensor/dequantize.h"
+#include "tensor/float_convert.h"
+
+namespace pagemill {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Bytes from one prepared row to the next: an odd number of cache lines, so that the rows of a tile
+// do not compete for the same sets of the L1 cache.
+std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
+  std::int64_t bytes = 0;
+  switch (format) {
+    case ActivationFormat::kF32:
+      bytes = cols * 4;
+      break;
+    case ActivationFormat::kBF16:
+      bytes = (cols + 1) / 2 * 4;
+      break;
+    case ActivationFormat::kQ8:
+      bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q8Block));
+      break;
+  }
+  return static_cast<std::size_t>((ceil_div(bytes, kLine) | 1) * kLine);
+}
+
+MatmulFn matmul_fn(Isa isa, DType dtype) {
+  switch (isa) {
+    case Isa::kScalar:
+      return scalar::matmul_fn(dtype);
+    case Isa::kAvx2:
+      return avx2::matmul_fn(dtype);
+    case Isa::kAvx512:
+      return avx512::matmul_fn(dtype);
+  }
+  return nullptr;
+}
+
+ActivationFormat activation_format_of(Isa isa, DType dtype) {
+  if (dtype == DType::kBF16) return ActivationFormat::kBF16;
+  const bool int8 = is_quantized(dtype) && isa != Isa::kScalar;
+  return int8 ? ActivationFormat::kQ8 : ActivationFormat::kF32;
+}
+
+}  // namespace
+
+struct ActivationBuffer::Impl {
+  std::int64_t max_rows;
+  std::int64_t max_cols;
+  AlignedBuffer bytes;
+};
+
+ActivationBuffer::ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols) {
+  PM_CHECK(max_rows >= 1 && max_cols >= 1, "{} rows of {}", max_rows, max_cols);
+  const std::size_t stride = std::max(activation_stride(ActivationFormat::kF32, max_cols),
+                                      activation_stride(ActivationFormat::kQ8, max_cols));
+  impl_ = std::make_unique<Impl>(
+      Impl{max_rows, max_cols, AlignedBuffer(static_cast<std::size_t>(max_rows) * stride)});
+}
+ActivationBuffer::~ActivationBuffer() = default;
+ActivationBuffer::ActivationBuffer(ActivationBuffer&&) noexcept = default;
+ActivationBuffer& ActivationBuffer::operator=(ActivationBuffer&&) noexcept = default;
+
+struct PackedMatrix::Impl {
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  DType dtype = DType::kF32;
+  ActivationFormat activation = ActivationFormat::kF32;
+  MatmulFn run = nullptr;
+  std::size_t panel_bytes = 0;
+  AlignedBuffer panels;
+
+  std::int64_t num_panels() const { return ceil_div(rows, kPanelCols); }
+};
+
+PackedMatrix::PackedMatrix() : impl_(std::make_unique<Impl>()) {}
+PackedMatrix::PackedMatrix(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PackedMatrix::~PackedMatrix() = default;
+PackedMatrix::PackedMatrix(PackedMatrix&&) noexcept = default;
+PackedMatrix& PackedMatrix::operator=(PackedMatrix&&) noexcept = default;
+std::int64_t PackedMatrix::rows() const { return impl_->rows; }
+std::int64_t PackedMatrix::cols() const { return impl_->cols; }
+DType PackedMatrix::dtype() const { return impl_->dtype; }
+ActivationFormat PackedMatrix::activation_format() const { return impl_->activation; }
+std::size_t PackedMatrix::bytes() const { return impl_->panels.size(); }
+
+// ---- packing ----
+
+namespace {
+
+// What pack_matrix stores a weight of type `source` as when asked for `compute`; an error where it
+// cannot.
+Result<DType> stored_dtype(DType source, DType compute) {
+  if (compute == DType::kF32 || compute == DType::kBF16) return compute;
+  if (compute == source && is_panel_dtype(source)) return source;
+  if (compute == DType::kF16) return DType::kF32;
+  return unsupported(
+      fmt::format("a matrix of {} cannot be stored as {}: ask for F32, BF16 or its own",
+                  dtype_info(source).name,
+                  dtype_info(compute).name));
+}
+
+Status check_shape(const TensorView& weight, RowOrder order) {
+  if (weight.shape.size() != 2 || weight.shape[0] < 1 || weight.shape[1] < 1) {
+    return invalid_argument(
+        fmt::format("a weight matrix must be [rows, cols], both at least 1, not [{}]",
+                    fmt::join(weight.shape, ", ")));
+  }
+  const DTypeInfo& info = dtype_info(weight.dtype);
+  if (weight.shape[1] % info.block_elements != 0) {
+    return invalid_argument(
+        fmt::format("a {} matrix of shape [{}, {}]: cols must be a multiple of {}",
+                    info.name,
+                    weight.shape[0],
+                    weight.shape[1],
+                    info.block_elements));
+  }
+  if (order.rotary_heads < 0 ||
+      (order.rotary_heads > 0 && weight.shape[0] % (2 * order.rotary_heads) != 0)) {
+    return invalid_argument(fmt::format(
+        "{} rows are not {} rotary heads of an even size", weight.shape[0], order.rotary_heads));
+  }
+  return ok_status();
+}
+
+// Row r of each head as [half][i]; the file has [i][half].
+std::int64_t source_row(std::int64_t row, std::int64_t rows, RowOrder order) {
+  if (order.rotary_heads == 0) return row;
+  const std::int64_t head_size = rows / order.rotary_heads;
+  const std::int64_t head = row / head_size;
+  const std::int64_t half = row % head_size / (head_size / 2);
+  const std::int64_t i = row % (head_size / 2);
+  return head * head_size + i * 2 + half;
+}
+
+// Converts weight rows to the type they are stored as, a panel at a time.
+class RowConverter {
+ public:
+  RowConverter(DType from, DType to, std::int64_t cols)
+      : from_(from), to_(to), cols_(cols), row_(static_cast<std::size_t>(cols)) {
+    converted_.resize(dtype_bytes(to, cols) * kPanelCols);
+  }
+  const std::byte* convert(const std::byte* src, std::int64_t column) {
+    std::byte* const out =
+        converted_.data() + static_cast<std::size_t>(column) * dtype_bytes(to_, cols_);
+    if (to_ == DType::kF32) {
+      dequantize_row(from_, src, cols_, reinterpret_cast<float*>(out));
+      return out;
+    }
+    dequantize_row(from_, src, cols_, row_.data());
+    auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+    for (std::int64_t k = 0; k < cols_; ++k) bf16[k] = float_to_bf16(row_[k]);
+    return out;
+  }
+
+ private:
+  DType from_;
+  DType to_;
+  std::int64_t cols_;
+  std::vector<float> row_;
+  std::vector<std::byte> converted_;
+};
+
+void pack_panels(
+    const TensorView& weight, PackedMatrix::Impl& matrix, RowOrder order, int begin, int end) {
+  const std::size_t row_bytes = dtype_bytes(weight.dtype, matrix.cols);
+  const bool converts = weight.dtype != matrix.dtype;
+  RowConverter converter(
+      weight.dtype, converts ? matrix.dtype : DType::kF32, converts ? matrix.cols : 0);
+  for (int panel = begin; panel < end; ++panel) {
+    std::array<const std::byte*, kPanelCols> rows{};
+    for (std::int64_t c = 0; c < kPanelCols; ++c) {
+      const std::int64_t row = panel * kPanelCols + c;
+      if (row >= matrix.rows) break;
+      const std::int64_t source = source_row(row, matrix.rows, order);
+      rows[c] = weight.data + static_cast<std::size_t>(source) * row_bytes;
+      if (converts) rows[c] = converter.convert(rows[c], c);
+    }
+    pack_panel(matrix.dtype,
+               rows,
+               matrix.cols,
+               matrix.panels.data() + static_cast<std::size_t>(panel) * matrix.panel_bytes);
+  }
+}
+
+}  // namespace
+
+Result<PackedMatrix> pack_matrix(
+    Isa isa, const TensorView& weight, DType compute, RowOrder order, ThreadPool& pool) {
+  PM_TRY(check_shape(weight, order));
+  auto matrix = std::make_unique<PackedMatrix::Impl>();
+  PM_ASSIGN(matrix->dtype, stored_dtype(weight.dtype, compute));
+  matrix->rows = weight.shape[0];
+  matrix->cols = weight.shape[1];
+  matrix->activation = activation_format_of(isa, matrix->dtype);
+  matrix->run = matmul_fn(isa, matrix->dtype);
+  PM_CHECK(matrix->run != nullptr && isa_supported(isa), "{}", to_string(isa));
+  matrix->panel_bytes = panel_bytes(matrix->dtype, matrix->cols);
+  const std::int64_t panels = matrix->num_panels();
+  PM_ASSIGN(matrix->panels,
+            AlignedBuffer::allocate(static_cast<std::size_t>(panels) * matrix->panel_bytes));
+
+  // Tasks of about 256 KB: neighbours in memory, enough of them to balance.
+  const std::int64_t per_task = std::clamp<std::int64_t>(
+      (256 << 10) / static_cast<std::int64_t>(matrix->panel_bytes), 1, panels);
+  pool.parallel_for(static_cast<int>(ceil_div(panels, per_task)), [&](int task) {
+    const std::int64_t begin = task * per_task;
+    pack_panels(weight,
+                *matrix,
+                order,
+                static_cast<int>(begin),
+                static_cast<int>(std::min(begin + per_task, panels)));
+  });
+  return PackedMatrix(std::move(matrix));
+}
+
+void unpack_row(const PackedMatrix& weight, std::int64_t row, float* out) {
+  const PackedMatrix::Impl& matrix = weight.impl();
+  PM_CHECK(row >= 0 && row < matrix.rows, "row {} of {}", row, matrix.rows);
+  const std::byte* const panel =
+      matrix.panels.data() + static_cast<std::size_t>(row / kPanelCols) * matrix.panel_bytes;
+  unpack_column(matrix.dtype, panel, row % kPanelCols, matrix.cols, out);
+}
+
+// ---- activations ----
+
+void prepare_row(Isa isa,
+                 ActivationFormat format,
+                 const float* x,
+                 std::int64_t cols,
+                 ActivationBuffer& buffer,
+                 std::int64_t row) {
+  ActivationBuffer::Impl& impl = buffer.impl();
+  PM_CHECK(row >= 0 && row < impl.max_rows && cols >= 1 && cols <= impl.max_cols,
+           "row {} of {}, {} cols of {}",
+           row,
+           impl.max_rows,
+           cols,
+           impl.max_cols);
+  std::byte* const out =
+      impl.bytes.data() + static_cast<std::size_t>(row) * activation_stride(format, cols);
+  switch (format) {
+    case ActivationFormat::kF32:
+      std::copy_n(x, cols, reinterpret_cast<float*>(out));
+      return;
+    case ActivationFormat::kBF16:
+      if (isa == Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
+      if (isa == Isa::kAvx2) return avx2::prepare_bf16(x, cols, out);
+      return scalar::prepare_bf16(x, cols, out);
+    case ActivationFormat::kQ8:
+      PM_CHECK(cols % kQuantBlock == 0, "{} cols", cols);
+      if (isa == Isa::kAvx512) return avx512::prepare_q8(x, cols, out);
+      if (isa == Isa::kAvx2) return avx2::prepare_q8(x, cols, out);
+      return scalar::prepare_q8(x, cols, out);
+  }
+}
+
+// ---- products ----
+
+namespace {
+
+// How one target is cut into tasks: `row_chunks` runs of rows by `panel_chunks` runs of panels.
+struct Cut {
+  std::int64_t rows_per_chunk;
+  std::int64_t panels_per_chunk;
+  std::int64_t row_chunks;
+  std::int64_t panel_chunks;
+  std::int64_t tasks() const { return row_chunks * panel_chunks; }
+};
+
+// A chunk of panels stays in half of a 2 MB L2 while the rows pass over it; a chunk of rows is long
+// enough to make reading the panels once more cheap.
+constexpr std::int64_t kMaxChunkBytes = 512 << 10;
+constexpr std::int64_t kMaxChunkRows = 240;  // whole tiles of 12
+constexpr std::int64_t kTasksPerThread = 3;  // to even out cores of uneven speed
+// A task below this many multiply-adds is not worth handing to another thread.
+constexpr std::int64_t kMinTaskWork = 64 << 10;
+constexpr std::int64_t kStreams = 4;  // panels that a kernel streams side by side
+
+Cut cut_target(const PackedMatrix::Impl& matrix,
+               std::int64_t num_rows,
+               std::int64_t panels_wanted) {
+  Cut cut;
+  cut.row_chunks = ceil_div(num_rows, kMaxChunkRows);
+  cut.rows_per_chunk = ceil_div(num_rows, cut.row_chunks);
+  if (cut.row_chunks > 1) cut.rows_per_chunk = ceil_div(cut.rows_per_chunk, 12) * 12;
+  cut.row_chunks = ceil_div(num_rows, cut.rows_per_chunk);
+
+  const std::int64_t in_cache = kMaxChunkBytes / static_cast<std::int64_t>(matrix.panel_bytes);
+  const std::int64_t worthwhile = kMinTaskWork / (matrix.cols * kPanelCols * cut.rows_per_chunk);
+  std::int64_t panels = std::max(std::min(panels_wanted * cut.row_chunks, in_cache), worthwhile);
+  panels = std::max(panels / kStreams * kStreams, kStreams);
+  cut.panels_per_chunk = std::min(panels, matrix.num_panels());
+  cut.panel_chunks = ceil_div(matrix.num_panels(), cut.panels_per_chunk);
+  return cut;
+}
+
+void run_task(const MatmulTarget& target,
+              const Cut& cut,
+              const ActivationBuffer::Impl& x,
+              std::int64_t num_rows,
+              std::int64_t task) {
+  const PackedMatrix::Impl& matrix = target.weight->impl();
+  const std::size_t stride = activation_stride(matrix.activation, matrix.cols);
+  const std::int64_t first_row = task % cut.row_chunks * cut.rows_per_chunk;
+  const std::int64_t first_panel = task / cut.row_chunks * cut.panels_per_chunk;
+  matrix.run({
+      .weights = matrix.panels.data(),
+      .panel_bytes = matrix.panel_bytes,
+      .panel_begin = first_panel,
+      .panel_end = std::min(first_panel + cut.panels_per_chunk, matrix.num_panels()),
+      .rows = matrix.rows,
+      .cols = matrix.cols,
+      .x = x.bytes.data() + static_cast<std::size_t>(first_row) * stride,
+      .x_stride = stride,
+      .num_rows = std::min(cut.rows_per_chunk, num_rows - first_row),
+      .y = target.y + first_row * target.ldy,
+      .ldy = target.ldy,
+      .bias = target.bias,
+      .accumulate = target.accumulate,
+  });
+}
+
+}  // namespace
+
+void matmul(ThreadPool& pool,
+            const ActivationBuffer& x,
+            std::int64_t num_rows,
+            std::span<const MatmulTarget> targets) {
+  constexpr std::size_t kMaxTargets = 16;
+  const ActivationBuffer::Impl& activations = x.impl();
+  PM_CHECK(targets.size() <= kMaxTargets, "{} targets", targets.size());
+  PM_CHECK(num_rows <= activations.max_rows, "{} rows of {}", num_rows, activations.max_rows);
+  if (num_rows <= 0 || targets.empty()) return;
+
+  std::int64_t panels = 0;
+  for (const MatmulTarget& target : targets) {
+    const PackedMatrix::Impl& matrix = target.weight->impl();
+    const PackedMatrix::Impl& first = targets.front().weight->impl();
+    PM_CHECK(
+        matrix.run != nullptr && matrix.activation == first.activation && matrix.cols == first.cols,
+        "targets that want different activations");
+    PM_CHECK(target.ldy >= matrix.rows, "ldy {} of {}", target.ldy, matrix.rows);
+    panels += matrix.num_panels();
+  }
+  const std::int64_t panels_wanted = ceil_div(panels, pool.size() * kTasksPerThread);
+
+  std::array<Cut, kMaxTargets> cuts;
+  std::array<std::int64_t, kMaxTargets + 1> first_task;
+  first_task[0] = 0;
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    cuts[t] = cut_target(targets[t].weight->impl(), num_rows, panels_wanted);
+    first_task[t + 1] = first_task[t] + cuts[t].tasks();
+  }
+  pool.parallel_for(static_cast<int>(first_task[targets.size()]), [&](int task) {
+    std::size_t t = 0;
+    while (task >= first_task[t + 1]) ++t;
+    run_task(targets[t], cuts[t], activations, num_rows, task - first_task[t]);
+  });
+}
+
+}  // namespace pagemill

@@ -1,0 +1,165 @@
+// The reference: every format in f32, one multiplication and one addition per element, K ascending.
+// Quantized weights are converted a block at a time and meet f32 activations, so the result has the
+// bits of the dequantized matrix.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/panel_layout.h"
+#include "kernels/panel_pack.h"
+#include "tensor/float_convert.h"
+
+namespace pagemill::scalar {
+namespace {
+
+constexpr std::int64_t kTileRows = 16;  // rows that share one conversion of a block
+
+// w: f32 [count][16], x: f32 [count].
+void accumulate(const float* w, const float* x, std::int64_t count, float* sums) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    for (std::int64_t c = 0; c < kPanelCols; ++c) sums[c] += w[k * kPanelCols + c] * x[k];
+  }
+}
+
+void store(const MatmulArgs& a, std::int64_t row, std::int64_t panel, const float* sums) {
+  for (std::int64_t c = 0; c < kPanelCols && panel * kPanelCols + c < a.rows; ++c) {
+    const std::int64_t column = panel * kPanelCols + c;
+    float* const y = a.y + row * a.ldy + column;
+    float value = sums[c];
+    if (a.bias != nullptr) value += a.bias[column];
+    *y = a.accumulate ? *y + value : value;
+  }
+}
+
+// One panel by up to kTileRows rows, in blocks of 32 along K: Weights(panel, block, count,
+// w[32][16]) and Activations(row, block, count, x[32]) convert them to f32.
+template <typename Weights, typename Activations>
+void matmul_blocks(const MatmulArgs& a, Weights weights, Activations activations) {
+  float w[kQuantBlock * kPanelCols];
+  float x[kQuantBlock];
+  for (std::int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    const std::byte* const data = a.weights + static_cast<std::size_t>(panel) * a.panel_bytes;
+    for (std::int64_t row = 0; row < a.num_rows; row += kTileRows) {
+      const std::int64_t tile = a.num_rows - row < kTileRows ? a.num_rows - row : kTileRows;
+      float sums[kTileRows][kPanelCols] = {};
+      for (std::int64_t k = 0; k < a.cols; k += kQuantBlock) {
+        const std::int64_t count = a.cols - k < kQuantBlock ? a.cols - k : kQuantBlock;
+        weights(data, k / kQuantBlock, count, w);
+        for (std::int64_t r = 0; r < tile; ++r) {
+          activations(a.x + static_cast<std::size_t>(row + r) * a.x_stride, k, count, x);
+          accumulate(w, x, count, sums[r]);
+        }
+      }
+      for (std::int64_t r = 0; r < tile; ++r) store(a, row + r, panel, sums[r]);
+    }
+  }
+}
+
+void copy_x(const std::byte* row, std::int64_t k, std::int64_t count, float* x) {
+  std::memcpy(x, row + k * 4, static_cast<std::size_t>(count) * 4);
+}
+
+void widen_x(const std::byte* row, std::int64_t k, std::int64_t count, float* x) {
+  const auto* const bf16 = reinterpret_cast<const std::uint16_t*>(row) + k;
+  for (std::int64_t i = 0; i < count; ++i) x[i] = bf16_to_float(bf16[i]);
+}
+
+void matmul_f32(const MatmulArgs& a) {
+  matmul_blocks(
+      a,
+      [](const std::byte* panel, std::int64_t block, std::int64_t count, float* w) {
+        const std::size_t bytes = static_cast<std::size_t>(count) * kPanelCols * 4;
+        std::memcpy(w, panel + block * kQuantBlock * kPanelCols * 4, bytes);
+      },
+      copy_x);
+}
+
+void matmul_bf16(const MatmulArgs& a) {
+  matmul_blocks(
+      a,
+      [](const std::byte* panel, std::int64_t block, std::int64_t count, float* w) {
+        const auto* const pairs =
+            reinterpret_cast<const std::uint16_t*>(panel + block * kQuantBlock * kPanelCols * 2);
+        for (std::int64_t k = 0; k < count; ++k) {
+          for (std::int64_t c = 0; c < kPanelCols; ++c) {
+            w[k * kPanelCols + c] = bf16_to_float(pairs[(k / 2 * kPanelCols + c) * 2 + k % 2]);
+          }
+        }
+      },
+      widen_x);
+}
+
+template <DType kType>
+void matmul_quant(const MatmulArgs& a) {
+  matmul_blocks(
+      a,
+      [](const std::byte* panel, std::int64_t block, std::int64_t, float* w) {
+        unpack_block(kType, panel, block, w);
+      },
+      copy_x);
+}
+
+}  // namespace
+
+MatmulFn matmul_fn(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return matmul_f32;
+    case DType::kBF16:
+      return matmul_bf16;
+    case DType::kQ8_0:
+      return matmul_quant<DType::kQ8_0>;
+    case DType::kQ4_0:
+      return matmul_quant<DType::kQ4_0>;
+    case DType::kQ4_1:
+      return matmul_quant<DType::kQ4_1>;
+    case DType::kQ4_K:
+      return matmul_quant<DType::kQ4_K>;
+    case DType::kQ5_K:
+      return matmul_quant<DType::kQ5_K>;
+    case DType::kQ6_K:
+      return matmul_quant<DType::kQ6_K>;
+    default:
+      return nullptr;
+  }
+}
+
+void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+  for (std::int64_t k = 0; k < cols; ++k) bf16[k] = float_to_bf16(x[k]);
+  if (cols % 2 != 0) bf16[cols] = 0;
+}
+
+// A block whose maximum is below kTiny is taken for zero: 127 / max would overflow. A NaN makes the
+// whole block's scale NaN, so that it shows in the result.
+void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
+  constexpr float kTiny = 1e-30f;
+  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+  for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
+    const float* const xb = x + b * kQuantBlock;
+    float max = 0;
+    bool has_nan = false;
+    for (int i = 0; i < 32; ++i) {
+      max = std::fabs(xb[i]) > max ? std::fabs(xb[i]) : max;
+      has_nan |= std::isnan(xb[i]);
+    }
+    Q8Block& block = blocks[b];
+    const bool finite = max <= 3.4028234e38f && !has_nan;
+    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    std::int32_t sums[2] = {0, 0};
+    for (int i = 0; i < 32; ++i) {
+      const float scaled = finite ? xb[i] * inverse : 0.0f;
+      block.q[i] = static_cast<std::int8_t>(std::lrintf(scaled));
+      sums[i / 16] += block.q[i];
+    }
+    const std::int32_t sum = sums[0] + sums[1];
+    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : std::nanf("");
+    block.scaled_sum = block.scale * static_cast<float>(sum);
+    block.sum_x8 = -8 * sum;
+    block.sum_x128 = -128 * sum;
+    block.sum_x32[0] = -32 * sums[0];
+    block.sum_x32[1] = -32 * sums[1];
+    block.unused[0] = block.unused[1] = 0;
+  }
+}
+
+}  // namespace pagemill::scalar

@@ -1,0 +1,106 @@
+// Activations to bf16 and to int8 blocks; the same bits as the scalar versions.
+#include <immintrin.h>
+
+#include "kernels/panel_layout.h"
+
+namespace pagemill::avx2 {
+namespace {
+
+constexpr float kTiny = 1e-30f;  // a block whose maximum is below is zero: 127 / max would overflow
+constexpr float kMaxFinite = 3.4028234e38f;
+
+inline __m256 load_x(const float* p) { return _mm256_loadu_ps(p); }
+
+// Round to nearest even; NaNs stay NaNs.
+inline __m256i round_bf16(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_srli_epi32(
+      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_blendv_epi8(rounded, nan, is_nan);
+}
+
+inline __m128i pack_bf16(__m256 x) {
+  const __m256i words = round_bf16(x);
+  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+inline float max_of(__m256 x) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// Sum of the 16 bytes.
+inline int sum_of(__m128i bytes) {
+  const __m256i wide = _mm256_madd_epi16(_mm256_cvtepi8_epi16(bytes), _mm256_set1_epi16(1));
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+// 16 values times `factor`, rounded to int8.
+inline __m128i quantize(__m256 low, __m256 high, __m256 factor) {
+  const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(low, factor));
+  const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(high, factor));
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+  return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+}  // namespace
+
+void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+  std::int64_t k = 0;
+  for (; k + 8 <= cols; k += 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(bf16 + k), pack_bf16(load_x(x + k)));
+  }
+  if (k == cols) return;
+  float tail[8] = {};
+  std::uint16_t converted[8];
+  for (std::int64_t i = k; i < cols; ++i) tail[i - k] = x[i];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(converted), pack_bf16(load_x(tail)));
+  for (std::int64_t i = k; i < cols + cols % 2; ++i) bf16[i] = converted[i - k];
+}
+
+void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+  for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
+    __m256 values[4];
+    __m256 largest = _mm256_setzero_ps();
+    __m256 unordered = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      values[i] = load_x(x + b * kQuantBlock + i * 8);
+      largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, values[i]));
+      unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(values[i], values[i], _CMP_UNORD_Q));
+    }
+    const float max = max_of(largest);
+    const bool finite = max <= kMaxFinite && _mm256_movemask_ps(unordered) == 0;
+    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    const __m256 factor = _mm256_set1_ps(inverse);
+    __m128i q0 = _mm_setzero_si128();
+    __m128i q1 = _mm_setzero_si128();
+    if (finite) {
+      q0 = quantize(values[0], values[1], factor);
+      q1 = quantize(values[2], values[3], factor);
+    }
+    Q8Block& block = blocks[b];
+    _mm_store_si128(reinterpret_cast<__m128i*>(block.q), q0);
+    _mm_store_si128(reinterpret_cast<__m128i*>(block.q + 16), q1);
+    const int sum0 = sum_of(q0);
+    const int sum1 = sum_of(q1);
+    const int sum = sum0 + sum1;
+    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : __builtin_nanf("");
+    block.scaled_sum = block.scale * static_cast<float>(sum);
+    block.sum_x8 = -8 * sum;
+    block.sum_x128 = -128 * sum;
+    block.sum_x32[0] = -32 * sum0;
+    block.sum_x32[1] = -32 * sum1;
+    block.unused[0] = block.unused[1] = 0;
+  }
+}
+
+}  // namespace pagemill::avx2

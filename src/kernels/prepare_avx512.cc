@@ -1,0 +1,58 @@
+// Activations to bf16 and to int8 blocks; the same bits as the scalar versions.
+#include <immintrin.h>
+
+#include "kernels/panel_layout.h"
+
+namespace pagemill::avx512 {
+namespace {
+
+constexpr float kTiny = 1e-30f;  // a block whose maximum is below is zero: 127 / max would overflow
+constexpr float kMaxFinite = 3.4028234e38f;
+
+// VCVTNE2PS2BF16 treats subnormals as zero; products of theirs vanish in the dot product as well.
+inline __m256i to_bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+}  // namespace
+
+void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+  std::int64_t k = 0;
+  for (; k + 16 <= cols; k += 16) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bf16 + k), to_bf16(_mm512_loadu_ps(x + k)));
+  }
+  const std::int64_t left = cols - k;
+  if (left == 0) return;
+  const auto mask = static_cast<__mmask16>((1u << left) - 1);
+  const auto padded = static_cast<__mmask16>((1u << (left + left % 2)) - 1);
+  _mm256_mask_storeu_epi16(bf16 + k, padded, to_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
+}
+
+void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+  for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
+    const __m512 x0 = _mm512_loadu_ps(x + b * kQuantBlock);
+    const __m512 x1 = _mm512_loadu_ps(x + b * kQuantBlock + 16);
+    const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+    const bool finite = max <= kMaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
+    Q8Block& block = blocks[b];
+    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
+    const __m512 factor = _mm512_set1_ps(inverse);
+    const __m512i q0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x0, factor));
+    const __m512i q1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x1, factor));
+    _mm_store_si128(reinterpret_cast<__m128i*>(block.q), _mm512_cvtepi32_epi8(q0));
+    _mm_store_si128(reinterpret_cast<__m128i*>(block.q + 16), _mm512_cvtepi32_epi8(q1));
+    const int sum0 = _mm512_reduce_add_epi32(q0);
+    const int sum1 = _mm512_reduce_add_epi32(q1);
+    const int sum = sum0 + sum1;
+    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : __builtin_nanf("");
+    block.scaled_sum = block.scale * static_cast<float>(sum);
+    block.sum_x8 = -8 * sum;
+    block.sum_x128 = -128 * sum;
+    block.sum_x32[0] = -32 * sum0;
+    block.sum_x32[1] = -32 * sum1;
+    block.unused[0] = block.unused[1] = 0;
+  }
+}
+
+}  // namespace pagemill::avx512
