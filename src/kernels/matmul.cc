@@ -25,7 +25,7 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
       bytes = cols * 4;
       break;
     case ActivationFormat::kBF16:
-      bytes = (cols + 1) / 2 * 4;
+      bytes = (cols + cols % 2) * 4;
       break;
     case ActivationFormat::kQ8:
       bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q8Block));

@@ -4,35 +4,25 @@
 namespace pagemill::avx2 {
 namespace {
 
-struct F32Step {
-  static std::int64_t steps(std::int64_t cols) { return cols; }
-  struct Operand {
-    __m256 value;
-  };
-  static Operand widen(__m256i bits) { return {_mm256_castsi256_ps(bits)}; }
-  static __m256 apply(__m256 sum, const Operand& w, const Operand& x) {
-    return _mm256_fmadd_ps(w.value, x.value, sum);
+// A line of a panel holds kElements of K for each of its 16 columns.
+struct F32Line {
+  static constexpr int kElements = 1;
+  template <int>
+  static __m256 element(__m256i line) {
+    return _mm256_castsi256_ps(line);
   }
 };
-
-// The odd element of a pair first, as VDPBF16PS does it.
-struct Bf16Step {
-  static std::int64_t steps(std::int64_t cols) { return (cols + 1) / 2; }
-  struct Operand {
-    __m256 even;
-    __m256 odd;
-  };
-  static Operand widen(__m256i bits) {
+struct Bf16Line {
+  static constexpr int kElements = 2;
+  template <int kIndex>
+  static __m256 element(__m256i line) {
+    if constexpr (kIndex == 0) return _mm256_castsi256_ps(_mm256_slli_epi32(line, 16));
     const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
-            _mm256_castsi256_ps(_mm256_and_si256(bits, high))};
-  }
-  static __m256 apply(__m256 sum, const Operand& w, const Operand& x) {
-    return _mm256_fmadd_ps(w.even, x.even, _mm256_fmadd_ps(w.odd, x.odd, sum));
+    return _mm256_castsi256_ps(_mm256_and_si256(line, high));
   }
 };
 
-template <typename Step>
+template <typename Line>
 struct FloatKernel {
   static constexpr int kMaxRows = 4;
   static constexpr int panels(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
@@ -47,20 +37,16 @@ struct FloatKernel {
       for (int h = 0; h < kHalves; ++h) sums[r][h] = _mm256_setzero_ps();
     }
     const std::byte* x = a.x + static_cast<std::size_t>(row) * a.x_stride;
-    const std::int64_t bytes = Step::steps(a.cols) * kLine;
-    for (std::int64_t at = 0; at < bytes; at += kLine, x += 4) {
+    const std::int64_t lines = (a.cols + Line::kElements - 1) / Line::kElements;
+    for (std::int64_t at = 0; at < lines * kLine; at += kLine, x += 4 * Line::kElements) {
+      __m256i line[kHalves];
       PM_UNROLL
       for (int h = 0; h < kHalves; ++h) {
-        const std::byte* const line = panels.data[h / 2] + at;
-        if (h % 2 == 0) _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
-        const auto weights = Step::widen(load_half_line(line + h % 2 * 32));
-        PM_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          const auto shared =
-              Step::widen(broadcast_i32(x + static_cast<std::size_t>(r) * a.x_stride));
-          sums[r][h] = Step::apply(sums[r][h], weights, shared);
-        }
+        line[h] = load_half_line(panels.data[h / 2] + at + h % 2 * 32);
+        if (h % 2 == 0) _mm_prefetch(panels.data[h / 2] + at + kPrefetchBytes, _MM_HINT_T0);
       }
+      add_element<0>(line, x, a.x_stride, sums);
+      if constexpr (Line::kElements == 2) add_element<1>(line, x + 4, a.x_stride, sums);
     }
     PM_UNROLL
     for (int h = 0; h < kHalves; ++h) {
@@ -70,6 +56,22 @@ struct FloatKernel {
       for (int r = 0; r < kRows; ++r) store_sums(a, row + r, column, sums[r][h]);
     }
   }
+
+  template <int kIndex, int kRows, int kHalves>
+  static inline void add_element(const __m256i (&line)[kHalves],
+                                 const std::byte* x,
+                                 std::size_t x_stride,
+                                 __m256 (&sums)[kRows][kHalves]) {
+    PM_UNROLL
+    for (int h = 0; h < kHalves; ++h) {
+      const __m256 weights = Line::template element<kIndex>(line[h]);
+      PM_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const __m256 shared = broadcast_f32(x + static_cast<std::size_t>(r) * x_stride);
+        sums[r][h] = _mm256_fmadd_ps(weights, shared, sums[r][h]);
+      }
+    }
+  }
 };
 
 }  // namespace
@@ -77,9 +79,9 @@ struct FloatKernel {
 MatmulFn matmul_fn(DType dtype) {
   switch (dtype) {
     case DType::kF32:
-      return run_tiles<FloatKernel<F32Step>>;
+      return run_tiles<FloatKernel<F32Line>>;
     case DType::kBF16:
-      return run_tiles<FloatKernel<Bf16Step>>;
+      return run_tiles<FloatKernel<Bf16Line>>;
     default:
       return matmul_quant_fn(dtype);
   }

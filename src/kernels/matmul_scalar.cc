@@ -58,11 +58,6 @@ void copy_x(const std::byte* row, std::int64_t k, std::int64_t count, float* x) 
   std::memcpy(x, row + k * 4, static_cast<std::size_t>(count) * 4);
 }
 
-void widen_x(const std::byte* row, std::int64_t k, std::int64_t count, float* x) {
-  const auto* const bf16 = reinterpret_cast<const std::uint16_t*>(row) + k;
-  for (std::int64_t i = 0; i < count; ++i) x[i] = bf16_to_float(bf16[i]);
-}
-
 void matmul_f32(const MatmulArgs& a) {
   matmul_blocks(
       a,
@@ -85,7 +80,7 @@ void matmul_bf16(const MatmulArgs& a) {
           }
         }
       },
-      widen_x);
+      copy_x);
 }
 
 template <DType kType>
@@ -124,9 +119,9 @@ MatmulFn matmul_fn(DType dtype) {
 }
 
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
-  for (std::int64_t k = 0; k < cols; ++k) bf16[k] = float_to_bf16(x[k]);
-  if (cols % 2 != 0) bf16[cols] = 0;
+  auto* const rounded = reinterpret_cast<float*>(out);
+  for (std::int64_t k = 0; k < cols; ++k) rounded[k] = bf16_to_float(float_to_bf16(x[k]));
+  if (cols % 2 != 0) rounded[cols] = 0;
 }
 
 // A block whose maximum is below kTiny is taken for zero: 127 / max would overflow. A NaN makes the

@@ -11,20 +11,15 @@ constexpr float kMaxFinite = 3.4028234e38f;
 
 inline __m256 load_x(const float* p) { return _mm256_loadu_ps(p); }
 
-// Round to nearest even; NaNs stay NaNs.
-inline __m256i round_bf16(__m256 x) {
+// Rounded to bf16, to nearest even, and widened again.
+inline __m256 round_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
   const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  return _mm256_blendv_epi8(rounded, nan, is_nan);
-}
-
-inline __m128i pack_bf16(__m256 x) {
-  const __m256i words = round_bf16(x);
-  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan),
+                                              _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
 inline float max_of(__m256 x) {
@@ -52,17 +47,14 @@ inline __m128i quantize(__m256 low, __m256 high, __m256 factor) {
 }  // namespace
 
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+  auto* const rounded = reinterpret_cast<float*>(out);
   std::int64_t k = 0;
-  for (; k + 8 <= cols; k += 8) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(bf16 + k), pack_bf16(load_x(x + k)));
-  }
+  for (; k + 8 <= cols; k += 8) _mm256_storeu_ps(rounded + k, round_bf16(load_x(x + k)));
   if (k == cols) return;
   float tail[8] = {};
-  std::uint16_t converted[8];
   for (std::int64_t i = k; i < cols; ++i) tail[i - k] = x[i];
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(converted), pack_bf16(load_x(tail)));
-  for (std::int64_t i = k; i < cols + cols % 2; ++i) bf16[i] = converted[i - k];
+  _mm256_storeu_ps(tail, round_bf16(load_x(tail)));
+  for (std::int64_t i = k; i < cols + cols % 2; ++i) rounded[i] = tail[i - k];
 }
 
 void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {

@@ -9,22 +9,28 @@ namespace {
 constexpr float kTiny = 1e-30f;  // a block whose maximum is below is zero: 127 / max would overflow
 constexpr float kMaxFinite = 3.4028234e38f;
 
-// VCVTNE2PS2BF16 treats subnormals as zero; products of theirs vanish in the dot product as well.
-inline __m256i to_bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+// Rounded to bf16, to nearest even, and widened again. VCVTNEPS2BF16 would flush subnormals.
+inline __m512 round_bf16(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(quiet, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 
 }  // namespace
 
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
+  auto* const rounded = reinterpret_cast<float*>(out);
   std::int64_t k = 0;
-  for (; k + 16 <= cols; k += 16) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bf16 + k), to_bf16(_mm512_loadu_ps(x + k)));
-  }
+  for (; k + 16 <= cols; k += 16) _mm512_storeu_ps(rounded + k, round_bf16(_mm512_loadu_ps(x + k)));
   const std::int64_t left = cols - k;
   if (left == 0) return;
   const auto mask = static_cast<__mmask16>((1u << left) - 1);
   const auto padded = static_cast<__mmask16>((1u << (left + left % 2)) - 1);
-  _mm256_mask_storeu_epi16(bf16 + k, padded, to_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
+  _mm512_mask_storeu_ps(rounded + k, padded, round_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
 }
 
 void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
