@@ -102,7 +102,9 @@ struct SequenceResult {
   std::vector<SampledToken> samples;  // [num_samples()], in the order of sample_seqs
   // Entry i is for token num_computed + i + 1 of the prompt; as many as the chunk predicts.
   std::vector<PositionLogprobs> prompt_logprobs;
-  bool failed = false;  // non-finite logits: the request ends with an error
+  // Non-finite logits: the request ends with an error. Its sequences fail in later steps in flight
+  // too.
+  bool failed = false;
 };
 
 // In the order of StepPlan::sequences.

@@ -220,6 +220,7 @@ SchedulerStats Scheduler::stats() const {
 void Scheduler::check_invariants() const {
   pool_.check_invariants();
   std::vector<std::int32_t> refs(config_.num_blocks, 0), pins(config_.num_blocks, 0);
+  std::vector<std::int32_t> filled(config_.num_blocks, 0);
   std::int32_t num_places = 0;
   for (const auto& [id, request] : requests_) {
     PM_CHECK(!request->sequences.empty());
@@ -231,7 +232,12 @@ void Scheduler::check_invariants() const {
         const auto table = sequence->blocks.table(group);
         PM_CHECK(static_cast<std::int32_t>(table.size()) ==
                  layout_.num_blocks(sequence->num_computed));
-        for (const BlockId block : table) ++refs[block];
+        for (std::size_t i = 0; i < table.size(); ++i) {
+          const auto begin = static_cast<std::int32_t>(i) * config_.block_size;
+          ++refs[table[i]];
+          filled[table[i]] = std::max(
+              filled[table[i]], std::min(config_.block_size, sequence->num_computed - begin));
+        }
       }
     }
   }
@@ -244,6 +250,11 @@ void Scheduler::check_invariants() const {
              block,
              refs[block],
              pool_.ref_count(block));
+    PM_CHECK(refs[block] == 0 || pool_.num_filled(block) == filled[block],
+             "block {} has {} tokens, {} counted",
+             block,
+             filled[block],
+             pool_.num_filled(block));
   }
   PM_CHECK(num_places == num_running_seqs_ && num_places <= config_.max_num_seqs);
   PM_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
