@@ -67,7 +67,7 @@ def is_test(path: str) -> bool:
 
 
 def check_includes(tree: Tree) -> list[str]:
-    """Every quoted include names a file of src/ or include/, in a folder that the table allows."""
+    """Every quoted include names a file of src/ or include/ (tests: or of tests/), in a folder that the table allows."""
     table, problems = tree.rules["includes"], []
     known = set(tree.files)
     for path in tree.cpp():
@@ -86,8 +86,9 @@ def check_includes(tree: Tree) -> list[str]:
                 if folder is not None and folder not in owners[0]:
                     problems.append(f"{where}: src/{folder} may not include the generated {header}")
                 continue
-            if f"src/{header}" not in known and f"include/{header}" not in known:
-                problems.append(f"{where}: {header} is no file of src/ or include/ (write it from there)")
+            roots = ["src", "include"] + (["tests"] if parts[0] == "tests" or is_test(path) else [])
+            if not any(f"{root}/{header}" in known for root in roots):
+                problems.append(f"{where}: {header} is no file of {'/, '.join(roots)}/ (write it from there)")
                 continue
             target = header.split("/")[0]
             if folder is None or is_test(path) or target in (folder, "pagemill"):

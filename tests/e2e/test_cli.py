@@ -59,11 +59,24 @@ def test_generate_a_batch_from_a_file(demo_path, tmp_path):
     done = pagemill("generate", "demo", "--prompts", source, "--output", target, "--max-tokens", 8, "--temperature", 0)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [row["prompt"] for row in rows] == prompts
-    assert "Paris" in json.dumps(rows[0])
+    assert len(rows) == 3
+    assert "Paris" in rows[0]["outputs"][0]["text"]
+    assert all(row["outputs"][0]["finish_reason"] == "length" for row in rows)
 
 
 @pytest.mark.parametrize("content", ["not json\n", '{"no_prompt": 1}\n'])
+def test_generate_a_batch_of_ids_and_messages_with_fields_of_their_own(demo_path, tmp_path):
+    source = tmp_path / "prompts.jsonl"
+    lines = [{"id": "a", "prompt_token_ids": [504, 3575, 282], "max_tokens": 3, "ignore_eos": True},
+             {"id": "b", "messages": [{"role": "user", "content": "What is the capital of France?"}]}]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = pagemill("generate", "demo", "--prompts", source, "--max-tokens", 40, "--temperature", 0)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in rows] == ["a", "b"]
+    assert "Paris" in rows[1]["outputs"][0]["text"]
+
+
 def test_generate_names_the_bad_line(demo_path, tmp_path, content):
     source = tmp_path / "prompts.jsonl"
     source.write_text('{"prompt": "x"}\n' + content)
@@ -78,7 +91,7 @@ def test_chat_answers_lines_of_standard_input(demo_path):
 
 
 def test_inspect(demo_path):
-    done = pagemill("inspect", "demo")
+    done = pagemill("inspect", "demo", "--tensors")
     assert done.returncode == 0, done.stderr
     for word in ("llama", "q4_1", "q8_0", "token_embd.weight", "49152"):
         assert word in done.stdout.lower(), word

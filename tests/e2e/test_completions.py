@@ -1,6 +1,6 @@
 """/v1/completions through the openai package."""
 
-import pytest
+import httpx
 
 PROMPT = "The capital of France is"
 
@@ -77,8 +77,6 @@ def test_a_batch_with_n_is_prompt_major(greedy):
 
 
 def test_prompts_as_token_ids(server, greedy):
-    import httpx
-
     ids = httpx.post(f"{server.url}/tokenize", json={"prompt": PROMPT}).json()["tokens"]
     expected = greedy(PROMPT).choices[0].text
     assert greedy(ids).choices[0].text == expected
@@ -102,8 +100,6 @@ def test_echo_with_logprobs_scores_the_prompt(greedy):
 
 
 def test_logit_bias_forces_and_bans(server, greedy):
-    import httpx
-
     text = greedy(PROMPT, 1).choices[0].text
     ids = httpx.post(f"{server.url}/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
     assert len(ids) == 1
@@ -113,8 +109,6 @@ def test_logit_bias_forces_and_bans(server, greedy):
 
 
 def test_allowed_token_ids(server, greedy):
-    import httpx
-
     ids = httpx.post(f"{server.url}/tokenize", json={"prompt": " yes no"}).json()["tokens"]
     answer = greedy("Is water wet? Answer:", 6, extra_body={"allowed_token_ids": ids})
     assert set(answer.choices[0].text.split()) <= {"yes", "no"}
@@ -126,8 +120,6 @@ def test_min_tokens_and_ignore_eos(greedy):
 
 
 def test_stop_token_ids(server, greedy):
-    import httpx
-
     whole = greedy(PROMPT, 12).choices[0].text
     ids = httpx.post(f"{server.url}/tokenize", json={"prompt": whole, "add_special_tokens": False}).json()["tokens"]
     answer = greedy(PROMPT, 12, extra_body={"stop_token_ids": [ids[0]]})
@@ -164,9 +156,8 @@ def test_prompt_logprobs(greedy):
         assert all(entry["logprob"] <= 0 and entry["rank"] >= 1 for entry in position.values())
 
 
-@pytest.mark.parametrize("name", ["user", "suffix_unused"])
-def test_fields_that_change_nothing(greedy, name):
-    assert greedy(PROMPT, extra_body={name: "someone"}).choices[0].text == greedy(PROMPT).choices[0].text
+def test_user_changes_nothing(greedy):
+    assert greedy(PROMPT, user="someone").choices[0].text == greedy(PROMPT).choices[0].text
 
 
 def test_unicode_comes_back_whole(greedy):
