@@ -1,0 +1,64 @@
+// A steady step allocates nothing in proportion to sequences or context.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "scheduler/scheduler.h"
+
+namespace {
+std::atomic<std::size_t> num_allocations{0};
+}  // namespace
+
+void* operator new(std::size_t size) {
+  ++num_allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace pagemill {
+namespace {
+
+TEST(SchedulerAllocations, ASteadyStepAllocatesAlmostNothing) {
+  constexpr std::int32_t kSeqs = 128;
+  SchedulerConfig config;
+  config.kv_groups.resize(1);
+  config.num_blocks = kSeqs * 128 + 1;
+  config.max_model_len = 2048;
+  config.max_num_batched_tokens = 1 << 18;
+  config.max_num_seqs = kSeqs;
+  auto scheduler = Scheduler::create(config).value();
+  for (RequestId id = 1; id <= kSeqs; ++id) {
+    Request request;
+    request.id = id;
+    request.prompt_token_ids.assign(1000, static_cast<TokenId>(id));
+    request.params.max_tokens = 1000;
+    ASSERT_TRUE(scheduler->add_request(request).ok());
+  }
+  StepPlan plan;
+  StepOutput output;
+  std::size_t allocated = 0;
+  constexpr int kSteps = 400, kWarmup = 50;
+  for (int i = 0; i < kSteps + kWarmup; ++i) {
+    const std::size_t before_plan = num_allocations;
+    scheduler->plan(plan);
+    const std::size_t after_plan = num_allocations;
+    StepResult result{plan.step_id, {}};
+    for (const SequenceStep& share : plan.sequences) {
+      result.sequences.push_back(
+          {share.seq, {SampledToken{static_cast<TokenId>(i), {}}}, {}, false});
+    }
+    const std::size_t before_commit = num_allocations;
+    scheduler->commit(std::move(result), output);
+    ASSERT_EQ(output.events.size(), static_cast<std::size_t>(kSeqs));
+    if (i >= kWarmup) allocated += num_allocations - before_commit + after_plan - before_plan;
+  }
+  // Vectors of tokens, blocks and hashes that double now and then: far below one a sequence.
+  EXPECT_LT(allocated, static_cast<std::size_t>(kSeqs * 3));
+}
+
+}  // namespace
+}  // namespace pagemill

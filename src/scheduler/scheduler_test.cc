@@ -1,0 +1,369 @@
+#include "scheduler/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace pagemill {
+namespace {
+
+constexpr TokenId kEos = 2;
+
+SchedulerConfig small_config() {
+  SchedulerConfig config;
+  config.kv_groups.resize(1);
+  config.num_blocks = 101;
+  config.block_size = 4;
+  config.max_model_len = 100;
+  config.max_num_batched_tokens = 64;
+  config.max_num_seqs = 8;
+  config.eos_token_ids = {kEos};
+  return config;
+}
+
+// A scheduler, and the means to answer its plans with chosen tokens.
+struct Bench {
+  explicit Bench(SchedulerConfig config = small_config())
+      : scheduler(Scheduler::create(std::move(config)).value()) {}
+
+  static Request request(RequestId id, std::int32_t prompt_len, std::int32_t max_tokens = 50) {
+    Request request;
+    request.id = id;
+    request.prompt_token_ids.resize(prompt_len);
+    std::iota(request.prompt_token_ids.begin(), request.prompt_token_ids.end(), 10 * id);
+    request.params.max_tokens = max_tokens;
+    return request;
+  }
+  void add(Request request) {
+    const Status status = scheduler->add_request(std::move(request));
+    ASSERT_TRUE(status.ok()) << status.error().message;
+  }
+  const StepPlan& next() {
+    scheduler->plan(plan);
+    scheduler->check_invariants();
+    return plan;
+  }
+  StepResult result(TokenId token) const {
+    StepResult result{plan.step_id, {}};
+    for (const SequenceStep& share : plan.sequences) {
+      SequenceResult& r = result.sequences.emplace_back();
+      r.seq = share.seq;
+      r.samples.assign(share.num_samples(), SampledToken{token, {}});
+      if (share.num_prompt_logprobs >= 0) {
+        r.prompt_logprobs.resize(std::min<std::size_t>(
+            share.token_ids.size(), prompt_len_of_logprobs - 1 - share.num_computed_tokens));
+      }
+    }
+    return result;
+  }
+  const StepOutput& commit(TokenId token = 7) {
+    scheduler->commit(result(token), output);
+    scheduler->check_invariants();
+    return output;
+  }
+  const StepOutput& step(TokenId token = 7) {
+    next();
+    return commit(token);
+  }
+
+  std::unique_ptr<Scheduler> scheduler;
+  StepPlan plan;
+  StepOutput output;
+  std::size_t prompt_len_of_logprobs = 0;
+};
+
+Error error_of(const Status& status) { return status.ok() ? Error{} : status.error(); }
+
+TEST(Scheduler, RefusesWhatCanNeverFitWithTheNumbers) {
+  Bench b;
+  EXPECT_EQ(error_of(b.scheduler->add_request(Bench::request(1, 0))).param, "prompt");
+  const Error too_long = error_of(b.scheduler->add_request(Bench::request(1, 100)));
+  EXPECT_EQ(too_long.code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(too_long.message, "prompt: 100 tokens leave no room for output: max_model_len is 100");
+  Request wide = Bench::request(1, 10);
+  wide.params.n = 9;
+  EXPECT_EQ(error_of(b.scheduler->add_request(wide)).message,
+            "n: 9 sequences are more than max_num_seqs, 8");
+  wide = Bench::request(1, 10, 80);
+  wide.params.n = 5;  // 89 slots each, 2 blocks of the prompt shared: 2 + 5 * 21 blocks
+  EXPECT_EQ(b.scheduler->blocks_at_full_length(10, 80, 5), 107);
+  EXPECT_EQ(error_of(b.scheduler->add_request(wide)).message,
+            "max_tokens: 10 prompt tokens and up to 80 more in 5 sequence(s) need 107 KV blocks of "
+            "4 tokens, but there are 100");
+  EXPECT_FALSE(b.scheduler->has_work());
+}
+
+TEST(Scheduler, TheQueueIsBounded) {
+  SchedulerConfig config = small_config();
+  config.max_queued_requests = 2;
+  Bench b(config);
+  b.add(Bench::request(1, 5));
+  b.add(Bench::request(2, 5));
+  EXPECT_EQ(error_of(b.scheduler->add_request(Bench::request(3, 5))).code,
+            ErrorCode::kResourceExhausted);
+  b.step();
+  b.add(Bench::request(3, 5));
+}
+
+TEST(Scheduler, RefusesConfigsThatCannotWork) {
+  SchedulerConfig config = small_config();
+  config.max_num_batched_tokens = 0;
+  EXPECT_EQ(Scheduler::create(config).error().param, "max_num_batched_tokens");
+  config = small_config();
+  config.kv_groups.clear();
+  EXPECT_FALSE(Scheduler::create(config).ok());
+  config = small_config();
+  config.kv_groups[0].kind = KvKind::kRecurrentState;
+  EXPECT_EQ(Scheduler::create(config).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(parse_scheduling_policy("priority").value(), SchedulingPolicy::kPriority);
+  EXPECT_FALSE(parse_scheduling_policy("lifo").ok());
+}
+
+TEST(Scheduler, ALongPromptGoesInChunksAndOthersDecodeBesideIt) {
+  SchedulerConfig config = small_config();
+  config.max_num_batched_tokens = 8;
+  Bench b(config);
+  b.add(Bench::request(1, 5));
+  b.step();
+  b.add(Bench::request(2, 20));
+  std::vector<std::size_t> chunks;
+  for (bool sampled = false; !sampled;) {
+    const StepPlan& plan = b.next();
+    ASSERT_EQ(plan.sequences.size(), 2u);
+    EXPECT_EQ(plan.sequences[0].token_ids.size(), 1u);
+    EXPECT_TRUE(plan.sequences[0].sample());
+    chunks.push_back(plan.sequences[1].token_ids.size());
+    sampled = plan.sequences[1].sample();
+    b.commit();
+  }
+  EXPECT_EQ(chunks, (std::vector<std::size_t>{7, 7, 6}));
+  EXPECT_EQ(b.scheduler->stats().chunked_prefills, 1u);
+}
+
+// Under the priority policy a resumed long prompt can stand before decoding requests.
+TEST(Scheduler, AnEarlierPromptLeavesOneTokenForEachLaterSequence) {
+  SchedulerConfig config = small_config();
+  config.max_num_batched_tokens = 10;
+  config.policy = SchedulingPolicy::kPriority;
+  Bench b(config);
+  b.add(Bench::request(1, 4));
+  b.add(Bench::request(2, 4));
+  b.step();
+  Request urgent = Bench::request(3, 50);
+  urgent.priority = -1;
+  b.add(urgent);
+  b.step();
+  const StepPlan& plan = b.next();
+  ASSERT_EQ(plan.sequences.size(), 3u);
+  EXPECT_EQ(plan.sequences[0].token_ids.size(), 8u);
+  EXPECT_EQ(plan.sequences[0].token_ids[0], 30 + 8);
+}
+
+TEST(Scheduler, SiblingsShareThePromptUntilTheyWrite) {
+  Bench b;
+  Request request = Bench::request(1, 10);
+  request.params.n = 3;
+  request.params.seed = 5;
+  b.add(request);
+  const StepPlan& first = b.next();
+  ASSERT_EQ(first.sequences.size(), 1u);
+  ASSERT_EQ(first.creates.size(), 1u);
+  ASSERT_EQ(first.forks.size(), 2u);
+  EXPECT_EQ(first.sequences[0].num_samples(), 3);
+  EXPECT_EQ(first.sequences[0].sample_seqs[0], first.creates[0].seq);
+  EXPECT_EQ(first.sequences[0].sample_seqs[2], first.forks[1].child);
+  EXPECT_EQ(first.forks[1].sequence_index, 2);
+  EXPECT_EQ(first.forks[1].seed, 5u);
+  EXPECT_EQ(b.scheduler->stats().blocks.referenced, 3);
+  ASSERT_EQ(b.commit().events.size(), 3u);
+  EXPECT_EQ(b.output.events[2].sequence_index, 2);
+
+  const StepPlan& second = b.next();
+  EXPECT_EQ(second.sequences.size(), 3u);
+  EXPECT_EQ(second.copies.size(), 2u);  // the last writer keeps the block
+  EXPECT_TRUE(second.creates.empty());
+  EXPECT_EQ(b.scheduler->stats().blocks.referenced, 5);
+  EXPECT_EQ(b.scheduler->stats().copy_on_writes, 2u);
+  b.commit();
+
+  EXPECT_TRUE(b.scheduler->finish_sequence(1, 1));
+  EXPECT_FALSE(b.scheduler->finish_sequence(1, 1));
+  EXPECT_EQ(b.scheduler->stats().blocks.referenced, 4);
+  EXPECT_EQ(b.next().drops.size(), 1u);
+  b.commit();
+  EXPECT_TRUE(b.scheduler->abort(1));
+  EXPECT_FALSE(b.scheduler->abort(1));
+  EXPECT_EQ(b.scheduler->stats().blocks.referenced, 0);
+  EXPECT_TRUE(b.scheduler->has_work());
+  EXPECT_EQ(b.next().drops.size(), 2u);
+  b.commit();
+  EXPECT_FALSE(b.scheduler->has_work());
+}
+
+TEST(Scheduler, PriorityThenArrival) {
+  for (const auto policy : {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority}) {
+    SchedulerConfig config = small_config();
+    config.policy = policy;
+    config.max_num_seqs = 1;
+    Bench b(config);
+    const std::int32_t priorities[] = {1, 0, 1, -1};
+    for (RequestId id = 1; id <= 4; ++id) {
+      Request request = Bench::request(id, 4, 1);
+      request.priority = priorities[id - 1];
+      b.add(request);
+    }
+    std::vector<RequestId> order;
+    while (b.scheduler->has_requests()) {
+      for (const SequenceEvent& event : b.step().events) order.push_back(event.request);
+    }
+    EXPECT_EQ(order,
+              policy == SchedulingPolicy::kFcfs ? (std::vector<RequestId>{1, 2, 3, 4})
+                                                : (std::vector<RequestId>{4, 2, 1, 3}));
+  }
+}
+
+TEST(Scheduler, TheLastIsPreemptedAndResumesFirstWithItsTokens) {
+  SchedulerConfig config = small_config();
+  config.num_blocks = 9;
+  config.max_model_len = 32;
+  config.enable_prefix_caching = false;
+  Bench b(config);
+  b.add(Bench::request(1, 12, 9));
+  b.add(Bench::request(2, 12));
+  b.step();
+  b.add(Bench::request(3, 12));
+  const SeqId second = b.plan.creates[1].seq;
+  // Each grows to 16 tokens in 4 blocks; then the first needs a fifth.
+  while (b.next().drops.empty()) b.commit();
+  EXPECT_EQ(b.plan.drops, std::vector<SeqId>{second});
+  EXPECT_EQ(b.plan.sequences.size(), 1u);
+  EXPECT_EQ(b.scheduler->stats().preemptions, 1u);
+  EXPECT_EQ(b.scheduler->stats().num_waiting_requests, 2);
+  b.commit();
+  while (b.next().creates.empty()) b.commit();
+  EXPECT_EQ(b.plan.creates[0].seq, second);
+  EXPECT_EQ(b.plan.creates[0].prompt_token_ids.size(), 12u);
+  ASSERT_EQ(b.plan.creates[0].output_token_ids.size(), 5u);
+  EXPECT_EQ(b.plan.creates[0].output_token_ids[4], 7);
+  ASSERT_EQ(b.plan.sequences.front().seq, second);
+  EXPECT_EQ(b.plan.sequences.front().num_computed_tokens, 0);
+  EXPECT_EQ(b.plan.sequences.front().token_ids.size(), 17u);
+  EXPECT_EQ(b.commit().events.front().request, 2u);
+}
+
+TEST(Scheduler, APrefixHitLeavesTheLastTokenToCompute) {
+  Bench b;
+  const auto cached_after = [&](Request request) {
+    b.add(request);
+    b.next();
+    const std::int32_t cached = b.scheduler->newly_admitted()[0].num_cached_tokens;
+    EXPECT_EQ(b.plan.sequences[0].num_computed_tokens, cached);
+    b.prompt_len_of_logprobs = request.prompt_token_ids.size();
+    b.commit();
+    b.scheduler->abort(request.id);
+    return cached;
+  };
+  const auto same_prompt = [](RequestId id, std::int32_t length) {
+    Request request = Bench::request(1, length);
+    request.id = id;
+    return request;
+  };
+  EXPECT_EQ(cached_after(same_prompt(1, 16)), 0);
+  EXPECT_EQ(cached_after(same_prompt(2, 16)), 12);
+  EXPECT_EQ(cached_after(same_prompt(3, 17)), 16);
+  EXPECT_EQ(cached_after(same_prompt(4, 7)), 4);
+  Request salted = same_prompt(5, 16);
+  salted.cache_salt = "tenant";
+  EXPECT_EQ(cached_after(salted), 0);
+  salted.id = 6;
+  EXPECT_EQ(cached_after(salted), 12);
+  Request with_logprobs = same_prompt(7, 16);
+  with_logprobs.params.prompt_logprobs = 0;
+  EXPECT_EQ(cached_after(with_logprobs), 0);
+  EXPECT_EQ(b.scheduler->stats().prefix_cache_hits, 12u + 16 + 4 + 12);
+  EXPECT_EQ(b.scheduler->stats().prefix_cache_queries, 16u * 5 + 17 + 7);
+}
+
+TEST(Scheduler, StopConditions) {
+  struct Case {
+    std::function<void(SamplingParams&)> change;
+    TokenId token;
+    FinishReason reason;
+    std::size_t num_tokens;
+    bool stop_token;
+  };
+  const Case cases[] = {
+      {[](auto&) {}, kEos, FinishReason::kStop, 1, false},
+      {[](auto& p) { p.ignore_eos = true; }, kEos, FinishReason::kLength, 6, false},
+      {[](auto& p) { p.min_tokens = 3; }, kEos, FinishReason::kStop, 4, false},
+      {[](auto& p) { p.stop_token_ids = {9}; }, 9, FinishReason::kStop, 1, true},
+      {[](auto& p) { p.stop_token_ids = {kEos}; }, kEos, FinishReason::kStop, 1, false},
+      {[](auto& p) { p.ignore_eos = true, p.stop_token_ids = {kEos}; },
+       kEos,
+       FinishReason::kStop,
+       1,
+       true},
+      {[](auto& p) { p.max_tokens = 1; }, 7, FinishReason::kLength, 1, false},
+      {[](auto& p) { p.max_tokens = 1000; }, 7, FinishReason::kLength, 90, false},
+  };
+  for (const Case& c : cases) {
+    Bench b;
+    Request request = Bench::request(1, 10, 6);
+    c.change(request.params);
+    b.add(request);
+    std::size_t num_tokens = 0;
+    while (b.scheduler->has_requests()) {
+      ASSERT_EQ(b.step(c.token).events.size(), 1u);
+      ++num_tokens;
+      EXPECT_EQ(b.output.events[0].request_finished, !b.scheduler->has_requests());
+    }
+    EXPECT_EQ(b.output.events[0].finish_reason, c.reason);
+    EXPECT_EQ(b.output.events[0].stop_token.has_value(), c.stop_token);
+    EXPECT_EQ(num_tokens, c.num_tokens);
+  }
+}
+
+TEST(Scheduler, AFailureEndsOneRequestOnly) {
+  Bench b;
+  Request pair = Bench::request(1, 5);
+  pair.params.n = 2;
+  b.add(pair);
+  b.add(Bench::request(2, 5));
+  b.step();
+  b.next();
+  StepResult result = b.result(7);
+  result.sequences[1].failed = true;
+  b.scheduler->commit(std::move(result), b.output);
+  // The first sequence's token, then the end of both, then the other request's token.
+  ASSERT_EQ(b.output.events.size(), 4u);
+  EXPECT_EQ(b.output.events[0].finish_reason, FinishReason::kNone);
+  EXPECT_EQ(b.output.events[1].finish_reason, FinishReason::kError);
+  EXPECT_EQ(b.output.events[2].finish_reason, FinishReason::kError);
+  EXPECT_TRUE(b.output.events[2].request_finished);
+  EXPECT_EQ(b.output.events[3].request, 2u);
+  EXPECT_TRUE(b.output.events[3].sampled.has_value());
+  b.next();
+  b.scheduler->fail_step(b.plan.step_id, b.output);
+  ASSERT_EQ(b.output.events.size(), 1u);
+  EXPECT_EQ(b.output.events[0].finish_reason, FinishReason::kError);
+  EXPECT_FALSE(b.scheduler->has_requests());
+  EXPECT_EQ(b.scheduler->stats().blocks.referenced, 0);
+  b.scheduler->check_invariants();
+}
+
+TEST(Scheduler, AnAbortDuringAStepHoldsItsBlocksUntilTheCommit) {
+  Bench b;
+  b.add(Bench::request(1, 5));
+  b.next();
+  EXPECT_TRUE(b.scheduler->abort(1));
+  EXPECT_EQ(b.scheduler->stats().blocks.pinned, 2);
+  StepResult result{b.plan.step_id, {}};
+  result.sequences.push_back({1, {SampledToken{7, {}}}, {}, false});
+  b.scheduler->commit(std::move(result), b.output);
+  EXPECT_TRUE(b.output.events.empty());
+  EXPECT_EQ(b.scheduler->stats().blocks.pinned, 0);
+  b.scheduler->check_invariants();
+}
+
+}  // namespace
+}  // namespace pagemill
