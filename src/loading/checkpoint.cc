@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
 
 #include "loading/gguf_checkpoint.h"
@@ -17,6 +18,12 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::open(const std::string& path) {
     return not_found(fmt::format("{}: no such file or directory", path));
   }
   if (std::filesystem::is_directory(status)) return open_hf_checkpoint(path);
+  for (const std::string_view extension : {".safetensors", ".bin", ".pt", ".pth"}) {
+    if (path.ends_with(extension)) {
+      return invalid_argument(
+          fmt::format("{}: give its folder, which must hold config.json, not the file", path));
+    }
+  }
   return open_gguf_checkpoint(path);
 }
 

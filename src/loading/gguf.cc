@@ -14,7 +14,7 @@ constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr std::uint64_t kDefaultAlignment = 32;
 constexpr std::uint64_t kMaxAlignment = 1 << 20;
 constexpr int kMaxArrayDepth = 4;
-constexpr std::uint64_t kMaxEntries = 65'536;
+constexpr std::uint64_t kMaxEntries = 4'096;  // real files have some dozens
 constexpr std::uint64_t kMaxNameBytes = 4'096;
 constexpr std::uint32_t kMaxDims = 4;
 // The smallest that the format allows, to hold a count against what the file can contain.
