@@ -26,10 +26,12 @@ serve: pagemill ## install what is missing, build, fetch the demo model, serve i
 
 .PHONY: test
 test: ## build and run every test, within an hour on two cores
+	@command -v python3 >/dev/null || scripts/install_deps.sh test
 	@python3 scripts/run_tests.py
 
 .PHONY: test-long
 test-long: ## every test, then the ones that take longer (more fuzzing, clang-tidy on every file)
+	@command -v python3 >/dev/null || scripts/install_deps.sh test
 	@python3 scripts/run_tests.py --long
 
 .PHONY: pagemill

@@ -70,7 +70,7 @@ packages=(build-essential cmake ninja-build ccache pkg-config binutils ca-certif
           prometheus-cpp-dev libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
           python3 python3-pip)
 if [ "$level" = test ]; then
-  packages+=(clang clang-tidy lld llvm python3-venv curl)
+  packages+=(clang clang-tidy lld llvm python3-venv git)
 fi
 
 missing=()

@@ -38,7 +38,7 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 # too slow.
 SANITIZED = ["-LE", "long|model"]
 # Where threads meet: what ThreadSanitizer has to see.
-TSAN_TESTS = r"^pm_(base|metrics|tokenizer|kernels|layers|runner|engine|server|pagemill)_test$"
+TSAN_TESTS = r"^pm_(base|metrics|tokenizer|kernels|layers|runner|engine|server|tiny_golden|pagemill)_test$"
 
 
 class PartFailed(Exception):

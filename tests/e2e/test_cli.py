@@ -65,23 +65,13 @@ def test_generate_a_batch_from_a_file(demo_path, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["not json\n", '{"no_prompt": 1}\n'])
-def test_generate_a_batch_of_ids_and_messages_with_fields_of_their_own(demo_path, tmp_path):
-    source = tmp_path / "prompts.jsonl"
-    lines = [{"id": "a", "prompt_token_ids": [504, 3575, 282], "max_tokens": 3, "ignore_eos": True},
-             {"id": "b", "messages": [{"role": "user", "content": "What is the capital of France?"}]}]
-    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = pagemill("generate", "demo", "--prompts", source, "--max-tokens", 40, "--temperature", 0)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["id"] for row in rows] == ["a", "b"]
-    assert "Paris" in rows[1]["outputs"][0]["text"]
-
-
-def test_generate_names_the_bad_line(demo_path, tmp_path, content):
-    source = tmp_path / "prompts.jsonl"
-    source.write_text('{"prompt": "x"}\n' + content)
-    done = pagemill("generate", "demo", "--prompts", source, "--output", tmp_path / "out.jsonl", "--max-tokens", 1)
-    assert done.returncode != 0 and "2" in done.stderr and "prompts.jsonl" in done.stderr
+def test_generate_names_the_bad_line_and_answers_the_others(demo_path, tmp_path, content):
+    source, target = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "x"}\n' + content + '{"prompt": "y"}\n')
+    done = pagemill("generate", "demo", "--prompts", source, "--output", target, "--max-tokens", 1)
+    assert done.returncode != 0 and "prompts.jsonl:2" in done.stderr
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert ["error" in row for row in rows] == [False, True, False]
 
 
 def test_chat_answers_lines_of_standard_input(demo_path):
