@@ -43,7 +43,8 @@ struct FloatKernel {
       PM_UNROLL
       for (int h = 0; h < kHalves; ++h) {
         line[h] = load_half_line(panels.data[h / 2] + at + h % 2 * 32);
-        if (h % 2 == 0) _mm_prefetch(panels.data[h / 2] + at + kPrefetchBytes, _MM_HINT_T0);
+        if (h % 2 == 0)
+          _mm_prefetch(panels.data[h / 2] + at + kPrefetchBytes / kCount, _MM_HINT_T0);
       }
       add_element<0>(line, x, a.x_stride, sums);
       if constexpr (Line::kElements == 2) add_element<1>(line, x + 4, a.x_stride, sums);

@@ -48,7 +48,7 @@ struct FloatKernel {
       PM_UNROLL
       for (int p = 0; p < kCount; ++p) {
         line[p] = load_line(panels.data[p] + at);
-        _mm_prefetch(panels.data[p] + at + kPrefetchBytes, _MM_HINT_T0);
+        _mm_prefetch(panels.data[p] + at + kPrefetchBytes / kCount, _MM_HINT_T0);
       }
       add_element<0>(line, x, a.x_stride, sums);
       if constexpr (Line::kElements == 2) add_element<1>(line, x + 4, a.x_stride, sums);

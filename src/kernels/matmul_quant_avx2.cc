@@ -193,10 +193,7 @@ struct QuantKernel {
       for (int p = 0; p < kCount; ++p) {
         const std::byte* const data = panels.data[p] + unit;
         const std::byte* const quants = data + Format::kQuants + index * Format::kBlockBytes;
-        PM_UNROLL
-        for (int line = 0; line < Format::kBlockBytes; line += kLine) {
-          _mm_prefetch(quants + line + kPrefetchBytes, _MM_HINT_T0);
-        }
+        prefetch_block<kType>(data + kPrefetchBytes / kCount, index);
         Block block;
         load_scales<kType>(data, index, column, block);
         load_quants<kType>(quants + column * 4, block);

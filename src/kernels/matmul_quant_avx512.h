@@ -166,10 +166,7 @@ struct QuantKernel {
         const std::byte* const data = panels.data[p] + unit;
         load_scales<kType>(data, index, scales[p]);
         tile.quants[p] = data + Format::kQuants + index * Format::kBlockBytes;
-        PM_UNROLL
-        for (int line = 0; line < Format::kBlockBytes; line += kLine) {
-          _mm_prefetch(tile.quants[p] + line + kPrefetchBytes, _MM_HINT_T0);
-        }
+        prefetch_block<kType>(data + kPrefetchBytes / kCount, index);
       }
       add_block(tile, scales, sums);
     }

@@ -9,7 +9,8 @@
 namespace pagemill::avx2 {
 namespace {
 
-constexpr int kPrefetchBytes = 1024;  // ahead of what is being read
+// Ahead of what is being read, over all streams of a tile: what hides the latency of memory.
+constexpr int kPrefetchBytes = 4096;
 constexpr std::int64_t kHalfCols = 8;
 
 inline __m256i load_half_line(const std::byte* p) {

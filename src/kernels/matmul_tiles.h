@@ -21,6 +21,16 @@ struct TilePanels {
   std::int64_t index[kCount];  // -1: not to be stored
 };
 
+// Prefetches block `index`'s share of the lines of a unit, its scales included.
+template <DType kType>
+inline void prefetch_block(const std::byte* unit, int index) {
+  constexpr std::int64_t kShare = unit_bytes<kType>() / PanelFormat<kType>::kUnitBlocks;
+  PM_UNROLL
+  for (std::int64_t at = 0; at < kShare; at += kLine) {
+    __builtin_prefetch(unit + index * kShare + at, 0, 3);
+  }
+}
+
 // Row tiles outside, panels inside: the rows of a tile stay in L1 while the chunk's panels stream.
 // A stream runs through neighbouring panels, so that what is prefetched past the end of one is the
 // next.

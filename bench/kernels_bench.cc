@@ -1,0 +1,132 @@
+// Speed of the matrix products on the shapes of SmolLM2-135M.
+//
+//   pm_kernels_bench --benchmark_filter='avx512/Q4_1/gate_up/M:16/threads:2'
+//
+// The rate of one run is the best of its repetitions ("best"): what the machine can do when nobody
+// else wants it. GB/s counts the packed weights once. Layer shapes rotate through enough copies of
+// the weights that they come from memory, or the last-level cache, as they do in a model.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/isa.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul_testing.h"
+
+namespace pagemill {
+namespace {
+
+struct Shape {
+  const char* name;
+  std::int64_t cols;
+  std::vector<std::int64_t> rows;  // of each target
+};
+
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> all = {{"qkv", 576, {576, 192, 192}},
+                                         {"o", 576, {576}},
+                                         {"gate_up", 576, {1536, 1536}},
+                                         {"down", 1536, {576}},
+                                         {"lm_head", 576, {49152}}};
+  return all;
+}
+
+constexpr std::size_t kWorkingSet = std::size_t{96}
+                                    << 20;  // bytes of weights that a run goes through
+
+void run_matmul(benchmark::State& state,
+                Isa isa,
+                DType dtype,
+                const Shape& shape,
+                std::int64_t m,
+                int threads) {
+  ThreadPool pool(threads);
+  std::mt19937_64 rng(1);
+  std::vector<PackedMatrix> matrices;
+  std::size_t bytes = 0;  // of one set of targets
+  std::size_t resident = 0;
+  std::int64_t outputs = 0;
+  while (resident < kWorkingSet && matrices.size() < 64 * shape.rows.size()) {
+    bytes = 0;
+    outputs = 0;
+    for (const std::int64_t n : shape.rows) {
+      const testing::RandomWeight weight(dtype, n, shape.cols, rng);
+      matrices.push_back(testing::pack(isa, weight.view(), dtype, pool));
+      bytes += matrices.back().bytes();
+      outputs += n;
+    }
+    resident += bytes;
+    // A large matrix is generated once; small ones differ, to cost no more than the rotation needs.
+    if (m > 64) break;
+  }
+  const std::vector<float> x = testing::random_floats(m * shape.cols, rng);
+  ActivationBuffer buffer(m, shape.cols);
+  for (std::int64_t r = 0; r < m; ++r) {
+    prepare_row(
+        isa, matrices[0].activation_format(), x.data() + r * shape.cols, shape.cols, buffer, r);
+  }
+  std::vector<float> y(static_cast<std::size_t>(m * outputs));
+  std::size_t next = 0;
+  std::vector<MatmulTarget> targets(shape.rows.size());
+  for (auto _ : state) {
+    std::int64_t at = 0;
+    for (MatmulTarget& target : targets) {
+      target = {.weight = &matrices[next], .y = y.data() + at, .ldy = outputs};
+      at += target.weight->rows();
+      next = (next + 1) % matrices.size();
+    }
+    matmul(pool, buffer, m, targets);
+  }
+  const double flops = 2.0 * static_cast<double>(m * outputs * shape.cols);
+  const auto per_second = benchmark::Counter::kIsIterationInvariantRate;
+  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, per_second);
+  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(bytes) * 1e-9, per_second);
+}
+
+// Counters are rates, times are not: `best` is the larger of the former, the smaller of the latter.
+double largest(const std::vector<double>& values) {
+  return *std::max_element(values.begin(), values.end());
+}
+
+void register_all() {
+  for (Isa isa : supported_isas()) {
+    if (isa == Isa::kScalar) continue;
+    for (DType dtype : testing::stored_dtypes()) {
+      for (const Shape& shape : shapes()) {
+        for (const std::int64_t m : {1, 2, 4, 8, 16, 32, 64, 256, 512}) {
+          for (const int threads : {1, 2}) {
+            const std::string name = fmt::format("{}/{}/{}/M:{}/threads:{}",
+                                                 to_string(isa),
+                                                 dtype_info(dtype).name,
+                                                 shape.name,
+                                                 m,
+                                                 threads);
+            benchmark::RegisterBenchmark(name.c_str(),
+                                         [=, &shape](benchmark::State& state) {
+                                           run_matmul(state, isa, dtype, shape, m, threads);
+                                         })
+                ->UseRealTime()
+                ->MinTime(0.05)
+                ->Repetitions(7)
+                ->ReportAggregatesOnly()
+                ->ComputeStatistics("best", largest);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pagemill
+
+int main(int argc, char** argv) {
+  pagemill::register_all();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
