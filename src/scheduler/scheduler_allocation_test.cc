@@ -11,6 +11,9 @@ namespace {
 std::atomic<std::size_t> num_allocations{0};
 }  // namespace
 
+// gcc does not see that the replaced pair matches once one of them is inlined.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
 void* operator new(std::size_t size) {
   ++num_allocations;
   if (void* memory = std::malloc(size)) return memory;

@@ -1,0 +1,79 @@
+// The control plane's cost: planning and committing decode steps, admission, prefix hashes.
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+#include <numeric>
+
+#include "kv/prefix_hash.h"
+#include "scheduler/scheduler.h"
+
+namespace pagemill {
+namespace {
+
+std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs, std::int32_t context) {
+  SchedulerConfig config;
+  config.kv_groups.resize(1);
+  config.max_model_len = 1 << 24;
+  config.num_blocks = num_seqs * (context / 16 + 600) + 1;
+  config.max_num_batched_tokens = 1 << 28;
+  config.max_num_seqs = num_seqs;
+  auto scheduler = Scheduler::create(config).value();
+  for (RequestId id = 1; id <= static_cast<RequestId>(num_seqs); ++id) {
+    Request request;
+    request.id = id;
+    request.prompt_token_ids.assign(context, static_cast<TokenId>(id));
+    request.params.max_tokens = 9000;
+    if (!scheduler->add_request(std::move(request)).ok()) std::abort();
+  }
+  return scheduler;
+}
+
+StepResult answer(const StepPlan& plan) {
+  StepResult result{plan.step_id, {}};
+  result.sequences.reserve(plan.sequences.size());
+  for (const SequenceStep& share : plan.sequences) {
+    result.sequences.push_back({share.seq, {SampledToken{5, {}}}, {}, false});
+  }
+  return result;
+}
+
+// Args: sequences, context tokens. The runner's StepResult is made outside the measured time.
+void BM_DecodeStep(benchmark::State& state) {
+  auto scheduler = make_scheduler(state.range(0), state.range(1));
+  StepPlan plan;
+  StepOutput output;
+  scheduler->plan(plan);
+  scheduler->commit(answer(plan), output);
+  for (auto _ : state) {
+    const auto start = std::chrono::steady_clock::now();
+    scheduler->plan(plan);
+    const auto planned = std::chrono::steady_clock::now();
+    StepResult result = answer(plan);
+    const auto answered = std::chrono::steady_clock::now();
+    scheduler->commit(std::move(result), output);
+    const auto end = std::chrono::steady_clock::now();
+    state.SetIterationTime(
+        std::chrono::duration<double>(end - answered + (planned - start)).count());
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(BM_DecodeStep)
+    ->Args({1, 1000})
+    ->Args({256, 100})
+    ->Args({256, 4000})
+    ->UseManualTime()
+    ->Iterations(4000)
+    ->Unit(benchmark::kMicrosecond);
+
+void BM_HashBlock(benchmark::State& state) {
+  std::vector<TokenId> tokens(state.range(0));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  Digest digest;
+  for (auto _ : state) benchmark::DoNotOptimize(digest = hash_block(digest, tokens));
+}
+BENCHMARK(BM_HashBlock)->Arg(16)->Arg(32);
+
+}  // namespace
+}  // namespace pagemill
+
+BENCHMARK_MAIN();
