@@ -1,0 +1,20 @@
+#include "server/endpoints/endpoints.h"
+
+namespace pagemill {
+
+std::span<const Endpoint* const> endpoints() {
+  static constexpr const Endpoint* kAll[] = {
+      &kCompletions,
+      &kChatCompletions,
+      &kModels,
+      &kModel,
+      &kTokenize,
+      &kDetokenize,
+      &kHealth,
+      &kVersion,
+      &kMetrics,
+  };
+  return kAll;
+}
+
+}  // namespace pagemill

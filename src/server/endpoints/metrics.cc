@@ -1,0 +1,39 @@
+// GET /metrics: Prometheus text (docs/metrics.md).
+#include "server/endpoints/endpoints.h"
+
+namespace pagemill {
+namespace {
+
+EngineSnapshot snapshot(const EngineStats& stats) {
+  EngineSnapshot out;
+  out.num_requests_running = stats.num_requests_running;
+  out.num_requests_waiting = stats.num_requests_waiting;
+  out.kv_cache_usage = stats.kv_cache_usage;
+  out.kv_cache_waste = stats.kv_cache_waste;
+  out.blocks_free = stats.num_blocks_free;
+  out.blocks_cached = stats.num_blocks_cached;
+  out.blocks_referenced = stats.num_blocks_referenced;
+  out.num_preemptions = stats.num_preemptions;
+  out.prefix_cache_queries = stats.prefix_cache_queries;
+  out.prefix_cache_hits = stats.prefix_cache_hits;
+  out.prompt_tokens = stats.prompt_tokens;
+  out.generation_tokens = stats.generation_tokens;
+  out.steps = stats.steps;
+  out.chunked_prefills = stats.chunked_prefills;
+  out.copy_on_writes = stats.copy_on_writes;
+  out.step_seconds = stats.step_seconds;
+  return out;
+}
+
+void handle(const ServerContextPtr& context, const HttpRequest&, const ResponseWriterPtr& writer) {
+  HttpResponse response;
+  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  response.body = context->metrics->render(snapshot(context->engine.stats()));
+  writer->send(std::move(response));
+}
+
+}  // namespace
+
+const Endpoint kMetrics = {"GET", "/metrics", true, handle};
+
+}  // namespace pagemill

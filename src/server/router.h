@@ -1,0 +1,29 @@
+// Endpoints and how requests reach them. A new endpoint is one file in endpoints/ and one line in
+// endpoints/endpoints.cc.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "server/http_types.h"
+#include "server/server_context.h"
+
+namespace pagemill {
+
+struct Endpoint {
+  std::string_view method;  // "GET" (which serves HEAD too) or "POST"
+  std::string_view path;    // exact, or ending in "/*" for everything below
+  bool open;                // needs no API key
+  // Called on a worker thread. Answers through the writer, now or later.
+  void (*handle)(const ServerContextPtr& context,
+                 const HttpRequest& request,
+                 const ResponseWriterPtr& writer);
+};
+
+// Every endpoint (endpoints/endpoints.cc).
+std::span<const Endpoint* const> endpoints();
+
+// Finds the endpoint and runs it on a worker; answers 401, 404, 405, 411, 415 and 503 itself.
+void dispatch(const ServerContextPtr& context, HttpRequest request, ResponseWriterPtr writer);
+
+}  // namespace pagemill
