@@ -1,11 +1,11 @@
 // Attention over one task, written once over Vec (vec_*.h) and a cache format; included by
 // attention_<isa>.cc after both. A format `Kv` has
-//   kPack        elements of K, and tokens of V, that one 32-bit lane packs (bf16: 2, f32: 1)
-//   Elem         what queries and probabilities are stored as
-//   store_elems  16 floats to 16 Elem
-//   KStep, load_k, dot      16 tokens x kPack elements of K; dot(acc, k, q) adds k . q, q: kPack
-//   Elem VStep, load_v, load_v_part, add_v   kPack tokens x 16 elements of V; add_v(acc, v, p) adds
-//   p v
+//   kPack         elements of K, and tokens of V, that one 32-bit lane packs (bf16: 2, f32: 1)
+//   Elem          what queries and probabilities are stored as; store_elems: 16 floats to 16 Elem
+//
+//   KStep, load_k, dot: 16 tokens x kPack elements of K; dot(acc, k, q) adds k . q
+//
+//   VStep, load_v, load_v_part, add_v: kPack tokens x 16 elements of V; add_v(acc, v, p) adds p v
 //
 // Same bits: a row is computed by the same operations in the same order whatever rows surround it.
 // Scores are one chain over the head's elements; weighted values are one chain over the tokens that
@@ -20,6 +20,7 @@ namespace {
 
 constexpr float kNoScore = -__builtin_inff();
 constexpr int kChunkTiles = kChunkTokens / kTileTokens;
+constexpr int kAheadTiles = 4;
 constexpr int kStepBytes = 64;  // one K step, or one V step of 16 elements, of either format
 
 inline int int_min(int a, int b) { return a < b ? a : b; }
@@ -35,9 +36,11 @@ struct Attender {
 
   const AttentionTask& task;
   const AttentionPartial& to;
-  int chunk = 0;                               // first token of the chunk
-  const std::byte* k_tiles[kChunkTiles] = {};  // of the chunk; those that some row sees
-  const std::byte* v_tiles[kChunkTiles] = {};
+  int chunk = 0;  // first token of the chunk
+  // Those of the chunk that some row sees, then the next chunk's first ones, to prefetch.
+  const std::byte* k_tiles[kChunkTiles + kAheadTiles] = {};
+  const std::byte* v_tiles[kChunkTiles + kAheadTiles] = {};
+  int tiles_end = 0;
   alignas(64) Elem q[kMaxTileRows * kMaxHeadSize];
   alignas(64) float sums[kMaxTileRows * kLanes];  // of exp, by lane
   alignas(64) float scores[kRows * kChunkTokens];
@@ -80,6 +83,7 @@ struct Attender {
       const std::size_t at = block * task.block_stride + inside * tile_bytes;
       k_tiles[tile] = task.k + at;
       v_tiles[tile] = task.v + at;
+      tiles_end = tile + 1;
     }
   }
 
@@ -93,13 +97,27 @@ struct Attender {
     for (int r = 0; r < R; ++r) {
       for (int t = 0; t < T; ++t) acc[r][t] = splat(0);
     }
+    // Few rows do little with each key: memory is the limit, so fetch what is read next.
+    constexpr bool kFetch = R <= kRows / 2;
     const std::byte* k[T];
-    for (int t = 0; t < T; ++t) k[t] = k_tiles[tile + t];
+    const std::byte* next_k[T];
+    const std::byte* v[T];
+    for (int t = 0; t < T; ++t) {
+      k[t] = k_tiles[tile + t];
+      v[t] = v_tiles[tile + t];
+      next_k[t] = tile + t + T < tiles_end ? k_tiles[tile + t + T] : k[t];
+    }
     for (int d = 0; d < task.head_size; d += Kv::kPack) {
       typename Kv::KStep step[T];
       for (int t = 0; t < T; ++t) {
         step[t] = Kv::load_k(k[t]);
         k[t] += kStepBytes;
+        if constexpr (kFetch) {
+          __builtin_prefetch(next_k[t]);
+          __builtin_prefetch(v[t]);
+          next_k[t] += kStepBytes;
+          v[t] += kStepBytes;
+        }
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
@@ -347,7 +365,8 @@ struct Attender {
     first = int_max(first, begin);
     stop = int_min(stop, end);
     for (chunk = first / kChunkTokens * kChunkTokens; chunk < stop; chunk += kChunkTokens) {
-      find_tiles(int_max(first - chunk, 0), int_min(stop - chunk, kChunkTokens));
+      find_tiles(int_max(first - chunk, 0),
+                 int_min(stop - chunk, kChunkTokens + kAheadTiles * kTileTokens));
       for (int row = 0; row < task.rows; row += kRows) {
         attend_rows(row, int_min(kRows, task.rows - row));
       }
