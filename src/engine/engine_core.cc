@@ -165,8 +165,8 @@ void EngineCore::run_step(OutputBatch& batch) {
   scheduler_->plan(plan_);
   batch.plan_time = begin;
   if (plan_.empty()) return;
-  for (RequestId id : scheduler_->newly_admitted()) {
-    batch.admitted.push_back({id, scheduler_->num_cached_tokens(id)});
+  for (const Admission& admission : scheduler_->newly_admitted()) {
+    batch.admitted.push_back({admission.request, admission.num_cached_tokens});
   }
   execute();
   batch.commit_time = monotonic_seconds();
@@ -211,10 +211,10 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.num_requests_waiting = now.num_waiting_requests;
   stats_.kv_cache_usage = now.kv_cache_usage;
   stats_.kv_cache_waste = now.kv_cache_waste;
-  stats_.num_blocks = now.blocks.num_blocks;
-  stats_.num_blocks_free = now.blocks.num_free;
-  stats_.num_blocks_cached = now.blocks.num_cached;
-  stats_.num_blocks_referenced = now.blocks.num_referenced;
+  stats_.num_blocks = now.blocks.total;
+  stats_.num_blocks_free = now.blocks.free;
+  stats_.num_blocks_cached = now.blocks.cached;
+  stats_.num_blocks_referenced = now.blocks.referenced;
   stats_.num_preemptions = now.preemptions;
   stats_.prefix_cache_queries = now.prefix_cache_queries;
   stats_.prefix_cache_hits = now.prefix_cache_hits;

@@ -1,0 +1,178 @@
+#include "cli/bench_workload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <thread>
+
+#include "base/clock.h"
+
+namespace pagemill::cli {
+namespace {
+
+// SplitMix64 (Steele et al., OOPSLA 2014): the standard library's distributions differ between platforms.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t next() {
+    std::uint64_t x = state_ += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+  }
+  double uniform() { return (static_cast<double>(next() >> 11) + 0.5) * 0x1p-53; }
+  double normal() {  // Box and Muller
+    return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+// Log-normal lengths clipped to [low, high] whose mean is `mean`: mu by bisection over the same normals.
+std::vector<std::int32_t> lengths(Random& random, std::int32_t count, double mean, double sigma, double low,
+                                  double high) {
+  std::vector<double> normals(count);
+  for (double& z : normals) z = random.normal();
+  const auto sample = [&](double mu) {
+    std::vector<std::int32_t> values;
+    for (double z : normals) {
+      values.push_back(static_cast<std::int32_t>(std::clamp(std::round(std::exp(mu + sigma * z)), low, high)));
+    }
+    return values;
+  };
+  double lower = 0, upper = std::log(high) + 1;
+  for (int i = 0; i < 60; ++i) {
+    const double mu = (lower + upper) / 2;
+    double total = 0;
+    for (std::int32_t value : sample(mu)) total += value;
+    (total / count < mean ? lower : upper) = mu;
+  }
+  return sample((lower + upper) / 2);
+}
+
+class Recorder {
+ public:
+  explicit Recorder(std::size_t count) : last_(count), begin_(count), remaining_(count) {}
+
+  void submitted(std::size_t index) { begin_[index] = last_[index] = monotonic_seconds(); }
+
+  void take(std::size_t index, const RequestDelta& delta) {
+    const double now = monotonic_seconds();
+    const std::lock_guard lock(mutex_);
+    bool has_tokens = false;
+    for (const CompletionDelta& completion : delta.completions) has_tokens |= !completion.token_ids.empty();
+    if (has_tokens) {
+      (last_[index] == begin_[index] ? measure_.ttft_s : measure_.itl_s).push_back(now - last_[index]);
+      last_[index] = now;
+    }
+    if (!delta.finished) return;
+    if (delta.error) error_ = delta.error;
+    measure_.e2e_s.push_back(now - begin_[index]);
+    measure_.input_tokens += delta.usage.prompt_tokens;
+    measure_.output_tokens += delta.usage.completion_tokens;
+    finished();
+  }
+
+  void failed(const Error& error) {
+    const std::lock_guard lock(mutex_);
+    error_ = error;
+    finished();
+  }
+
+  Result<RunMeasure> wait(double begin) {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return remaining_ == 0; });
+    if (error_) return *error_;
+    measure_.wall_s = monotonic_seconds() - begin;
+    return std::move(measure_);
+  }
+
+ private:
+  void finished() {
+    if (--remaining_ == 0) done_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable done_;
+  RunMeasure measure_;
+  std::vector<double> last_, begin_;
+  std::size_t remaining_;
+  std::optional<Error> error_;
+};
+
+}  // namespace
+
+std::vector<WorkloadItem> mixed_workload(std::int32_t count, double mean_input, double mean_output,
+                                         std::int32_t vocab_size, std::uint64_t seed) {
+  Random random(seed);
+  const std::vector<std::int32_t> inputs = lengths(random, count, mean_input, 1.0, 4, 1024);
+  const std::vector<std::int32_t> outputs = lengths(random, count, mean_output, 0.9, 4, 512);
+  std::vector<WorkloadItem> items(count);
+  for (std::int32_t i = 0; i < count; ++i) {
+    items[i].output_len = outputs[i];
+    for (std::int32_t t = 0; t < inputs[i]; ++t) {
+      items[i].prompt_token_ids.push_back(static_cast<TokenId>(random.next() % vocab_size));
+    }
+  }
+  return items;
+}
+
+Result<std::vector<WorkloadItem>> read_workload(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return not_found(fmt::format("--workload: cannot open '{}'", path));
+  std::vector<WorkloadItem> items;
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    try {
+      items.push_back({object.at("prompt_token_ids").get<std::vector<TokenId>>(),
+                       object.at("output_len").get<std::int32_t>()});
+    } catch (const nlohmann::json::exception&) {
+      return corrupt(fmt::format("{}:{}: expected an object with prompt_token_ids and output_len", path, number));
+    }
+  }
+  return items;
+}
+
+Result<RunMeasure> run_workload(EngineClient& engine, const std::vector<WorkloadItem>& items,
+                                const SamplingParams& params, double rate) {
+  Recorder recorder(items.size());
+  Random random(1);
+  const double begin = monotonic_seconds();
+  double arrival = begin;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (rate > 0) {
+      arrival -= std::log(random.uniform()) / rate;
+      std::this_thread::sleep_for(std::chrono::duration<double>(arrival - monotonic_seconds()));
+    }
+    Request request;
+    request.prompt_token_ids = items[i].prompt_token_ids;
+    request.params = params;
+    request.params.max_tokens = items[i].output_len;
+    request.params.ignore_eos = true;
+    recorder.submitted(i);
+    auto submitted = engine.submit(std::move(request),
+                                   [&recorder, i](const RequestDelta& delta) { recorder.take(i, delta); });
+    if (!submitted.ok()) recorder.failed(submitted.error());
+  }
+  return recorder.wait(begin);
+}
+
+double quantile(std::vector<double> values, double q) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const double at = q * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<std::size_t>(at);
+  const std::size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+}  // namespace pagemill::cli

@@ -1,0 +1,47 @@
+// Workloads of `pagemill bench`, and what running one measures.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine_client.h"
+
+namespace pagemill::cli {
+
+struct WorkloadItem {
+  std::vector<TokenId> prompt_token_ids;
+  std::int32_t output_len = 0;
+};
+
+// `count` requests with log-normal lengths (sigma 1.0 in, 0.9 out; clipped to 4..1024 and 4..512) scaled to the
+// given means, of random tokens: the same for the same seed on every machine.
+std::vector<WorkloadItem> mixed_workload(std::int32_t count,
+                                         double mean_input,
+                                         double mean_output,
+                                         std::int32_t vocab_size,
+                                         std::uint64_t seed);
+// JSON lines with prompt_token_ids and output_len.
+Result<std::vector<WorkloadItem>> read_workload(const std::string& path);
+
+// What one run of a workload took; times in seconds.
+struct RunMeasure {
+  double wall_s = 0;
+  std::int64_t input_tokens = 0, output_tokens = 0;
+  std::vector<double> ttft_s;  // [requests]: submit to first token
+  std::vector<double> itl_s;   // between consecutive deltas of a request
+  std::vector<double> e2e_s;   // [requests]
+};
+
+// Submits every item (at `rate` requests/s by a Poisson process, or all at once if 0) and waits for all. EOS is
+// ignored, so that every run does the same work.
+Result<RunMeasure> run_workload(EngineClient& engine,
+                                const std::vector<WorkloadItem>& items,
+                                const SamplingParams& params,
+                                double rate = 0);
+
+// The q-quantile (0..1) by linear interpolation; 0 of nothing. Sorts a copy.
+double quantile(std::vector<double> values, double q);
+
+}  // namespace pagemill::cli
