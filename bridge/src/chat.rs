@@ -10,7 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::tokenizer::TextTokenizer;
 
 const NAME: &str = "chat template";
-const MAX_SOURCE_BYTES: usize = 1 << 20;
+const MAX_SOURCE_BYTES: usize = 1 << 18;
+/// minijinja walks long chains of operators, and frees deeply nested values, by recursion: this holds
+/// the deepest that the bounds on source and fuel allow. Address space only, until it is used.
+const STACK_BYTES: usize = 1 << 29;
 
 pub struct Template {
     env: Environment<'static>,
@@ -27,8 +30,10 @@ impl Template {
             )));
         }
         let mut env = environment().map_err(|e| describe(&e, Kind::Internal))?;
-        env.add_template_owned(NAME, replace_generation_tags(source))
-            .map_err(|e| describe(&e, Kind::InvalidArgument))?;
+        on_large_stack(|| {
+            env.add_template_owned(NAME, replace_generation_tags(source))
+                .map_err(|e| describe(&e, Kind::InvalidArgument))
+        })?;
         let named = tokenizer.special.named.iter();
         let mut defaults: BTreeMap<String, Value> =
             named.map(|(name, text, _)| (name.clone(), Value::from(text.as_str()))).collect();
@@ -40,6 +45,10 @@ impl Template {
     }
 
     pub fn render(&self, context_json: &str) -> Result<String> {
+        on_large_stack(|| self.render_here(context_json))
+    }
+
+    fn render_here(&self, context_json: &str) -> Result<String> {
         let given: BTreeMap<String, Value> = serde_json::from_str(context_json)
             .map_err(|e| Error::invalid(format!("the chat template's context: {e}")))?;
         let mut context = self.defaults.clone();
@@ -70,6 +79,18 @@ impl Template {
             env.get_template(NAME).map_err(|e| describe(&e, Kind::Internal))?;
         template.render(Value::from(context)).map_err(|e| describe(&e, Kind::InvalidArgument))
     }
+}
+
+fn on_large_stack<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("pm-template".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, body)
+            .map_err(|e| Error::new(Kind::Internal, format!("{NAME}: no thread: {e}")))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The last message's text: its content, or the last text part of it.

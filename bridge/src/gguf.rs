@@ -37,7 +37,6 @@ impl Strings {
 pub enum Value {
     Bool(bool),
     Int(i64),
-    Float(f64),
     String(String),
     Strings(Strings),
     Numbers(Vec<f64>),
@@ -291,7 +290,7 @@ impl<R: Read + Seek> Reader<R> {
             Type::String => Value::String(self.string(1 << 24)?),
             Type::Array => self.array_value()?,
             Type::Bool => Value::Bool(self.array::<1>()?[0] != 0),
-            Type::F32 | Type::F64 => Value::Float(self.number(kind)?),
+            Type::F32 | Type::F64 => self.number(kind).map(|_| Value::Other)?,
             Type::U64 => Value::Int(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
             Type::I64 => Value::Int(i64::from_le_bytes(self.array()?)),
             _ => Value::Int(self.number(kind)? as i64),
