@@ -63,7 +63,7 @@ void print_tokenizer(const LoadedModel& loaded) {
 Status print_memory(const InspectOptions& options, const LoadedModel& loaded) {
   const ModelSpec& spec = loaded.model->spec();
   PM_ASSIGN(const MemoryBudget budget,
-            plan_memory(options.engine, spec.kv_specs, loaded.kv_dtype, options.engine.block_size));
+            plan_memory(options.engine, spec.kv_specs, loaded.kv_dtype, spec.max_model_len));
   fmt::print("memory plan\n");
   fmt::print("  weights          {} packed\n", mebibytes(static_cast<std::int64_t>(spec.weight_bytes)));
   fmt::print("  free             {}\n", mebibytes(budget.free_bytes));

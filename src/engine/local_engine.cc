@@ -35,10 +35,6 @@ Status check_options(const EngineOptions& options) {
   return ok_status();
 }
 
-std::int64_t max_tokens_in_memory(const MemoryBudget& budget, std::size_t num_groups) {
-  return (budget.num_blocks - 1) / static_cast<std::int64_t>(num_groups) * budget.block_size;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<EngineClient>> EngineClient::start(const EngineOptions& options) {
@@ -62,24 +58,17 @@ LocalEngine::LocalEngine(EngineOptions options, LoadedModel loaded)
 
 Status LocalEngine::init() {
   const ModelSpec& spec = loaded_.model->spec();
-  const bool is_explicit = options_.max_model_len > 0;
   if (options_.max_model_len > loaded_.info.max_model_len) {
     return invalid_argument(fmt::format("--max-model-len: the model's positions end at {}, got {}",
                                         loaded_.info.max_model_len, options_.max_model_len),
                             "max-model-len");
   }
-  if (is_explicit) loaded_.info.max_model_len = options_.max_model_len;
-  // Plan for one block first: what fits bounds a length that nobody asked for.
-  PM_ASSIGN(memory_, plan_memory(options_, spec.kv_specs, loaded_.kv_dtype,
-                                 is_explicit ? loaded_.info.max_model_len : options_.block_size));
-  const std::int64_t fits = max_tokens_in_memory(memory_, spec.kv_specs.size());
-  if (!is_explicit && fits < loaded_.info.max_model_len) {
+  PM_ASSIGN(memory_, plan_memory(options_, spec.kv_specs, loaded_.kv_dtype, loaded_.info.max_model_len));
+  if (options_.max_model_len == 0 && memory_.max_model_len < loaded_.info.max_model_len) {
     spdlog::warn("max_model_len lowered from {} to {} tokens: what the KV cache holds (--kv-cache-memory)",
-                 loaded_.info.max_model_len, fits);
-    loaded_.info.max_model_len = static_cast<std::int32_t>(fits);
-  } else {
-    PM_ASSIGN(memory_, plan_memory(options_, spec.kv_specs, loaded_.kv_dtype, loaded_.info.max_model_len));
+                 loaded_.info.max_model_len, memory_.max_model_len);
   }
+  loaded_.info.max_model_len = memory_.max_model_len;
   PM_ASSIGN(KvStorage kv, KvStorage::create(spec.kv_specs, loaded_.kv_dtype, options_.block_size,
                                             memory_.num_blocks));
   PM_ASSIGN(const SchedulingPolicy policy, parse_scheduling_policy(options_.scheduling_policy));

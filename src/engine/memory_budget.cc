@@ -45,6 +45,9 @@ std::optional<std::int64_t> cgroup_available(const std::string& limit_file,
   return std::max<std::int64_t>(0, *limit - *usage + droppable);
 }
 
+// Block ids are 32 bits.
+constexpr std::int64_t kMaxBlocks = std::numeric_limits<BlockId>::max();
+
 std::int64_t blocks_for(std::int64_t tokens, std::int32_t block_size) {
   return (tokens + block_size - 1) / block_size;
 }
@@ -69,37 +72,35 @@ std::int64_t available_memory_bytes() {
 Result<MemoryBudget> plan_memory(const EngineOptions& options,
                                  std::span<const KvSpec> specs,
                                  DType kv_dtype,
-                                 std::int32_t max_model_len) {
+                                 std::int32_t model_max_len) {
+  const bool is_explicit = options.max_model_len > 0;
   MemoryBudget budget;
   budget.block_size = options.block_size;
   budget.bytes_per_block =
       static_cast<std::int64_t>(KvStorage::bytes_per_block(specs, kv_dtype, options.block_size));
   budget.free_bytes = available_memory_bytes();
+  budget.max_model_len = is_explicit ? options.max_model_len : model_max_len;
   const auto groups = static_cast<std::int64_t>(specs.size());
-  const std::int64_t blocks_per_sequence = blocks_for(max_model_len, options.block_size) * groups;
+  const std::int64_t per_sequence = blocks_for(budget.max_model_len, options.block_size) * groups;
 
-  std::int64_t blocks = 0;
-  if (options.num_blocks_override) {
-    blocks = *options.num_blocks_override;
-  } else {
-    const std::int64_t bytes = options.kv_cache_memory_bytes > 0
-                                   ? options.kv_cache_memory_bytes
-                                   : static_cast<std::int64_t>(kDefaultKvShare *
-                                                               static_cast<double>(budget.free_bytes));
-    blocks = std::min(bytes / budget.bytes_per_block, blocks_per_sequence * options.max_num_seqs + 1);
-    // One block more than the longest sequence: the null block.
-    if (blocks < blocks_per_sequence + 1) {
-      return invalid_argument(
-          fmt::format("the KV cache has {} bytes: {} blocks of {} tokens ({} bytes each), but one sequence of "
-                      "max_model_len {} tokens needs {}; raise --kv-cache-memory to {} or lower --max-model-len",
-                      bytes, blocks, options.block_size, budget.bytes_per_block, max_model_len,
-                      blocks_per_sequence + 1, (blocks_per_sequence + 1) * budget.bytes_per_block),
-          "kv_cache_memory");
-    }
-  }
-  budget.num_blocks = static_cast<std::int32_t>(
-      std::min<std::int64_t>(blocks, std::numeric_limits<std::int32_t>::max()));
+  std::int64_t bytes = options.kv_cache_memory_bytes;
+  if (bytes <= 0) bytes = static_cast<std::int64_t>(kDefaultKvShare * static_cast<double>(budget.free_bytes));
+  const std::int64_t affordable = options.num_blocks_override.value_or(
+      static_cast<std::int32_t>(std::min<std::int64_t>(bytes / budget.bytes_per_block, kMaxBlocks)));
+  // One block more than the sequences hold: the null block.
+  budget.num_blocks = static_cast<std::int32_t>(std::min(affordable, per_sequence * options.max_num_seqs + 1));
   budget.kv_cache_bytes = budget.num_blocks * budget.bytes_per_block;
+
+  const std::int64_t fits = (budget.num_blocks - 1) / groups * options.block_size;
+  if (fits < budget.max_model_len && (is_explicit || fits < options.block_size)) {
+    return invalid_argument(
+        fmt::format("the KV cache has {} bytes: {} blocks of {} tokens ({} bytes each), but one sequence of {} "
+                    "tokens needs {}; raise --kv-cache-memory to {} or lower --max-model-len",
+                    bytes, affordable, options.block_size, budget.bytes_per_block, budget.max_model_len,
+                    per_sequence + 1, (per_sequence + 1) * budget.bytes_per_block),
+        "kv_cache_memory");
+  }
+  budget.max_model_len = static_cast<std::int32_t>(std::min<std::int64_t>(fits, budget.max_model_len));
   return budget;
 }
 

@@ -22,17 +22,18 @@ struct MemoryBudget {
   std::int32_t num_blocks = 0;        // the null block included
   std::int32_t block_size = 0;        // tokens
   std::int64_t bytes_per_block = 0;   // all layers, K and V
+  std::int32_t max_model_len = 0;     // tokens of the longest sequence, as asked or as fits
 };
 
 // Bytes that the system or the cgroup (v1 or v2) would still give this process.
 std::int64_t available_memory_bytes();
 
 // Plans the KV pool: options.kv_cache_memory_bytes, or kDefaultKvShare of free memory, but never more than
-// max_num_seqs sequences of max_model_len tokens can use. kInvalidArgument with the numbers if not even
-// one sequence of `max_model_len` tokens fits.
+// max_num_seqs sequences of their full length can use. That length is options.max_model_len, which must fit
+// (kInvalidArgument with the numbers), or else the model's, lowered to what fits.
 Result<MemoryBudget> plan_memory(const EngineOptions& options,
                                  std::span<const KvSpec> specs,
                                  DType kv_dtype,
-                                 std::int32_t max_model_len);
+                                 std::int32_t model_max_len);
 
 }  // namespace pagemill
