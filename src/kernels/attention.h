@@ -6,7 +6,7 @@
 //   K f32:  [num_blocks][num_kv_heads][block_size/16][head_size][16 tokens]
 //   V f32:  [num_blocks][num_kv_heads][block_size/16][16 tokens][head_size]
 // so 16 tokens are scored in one pass, one token a lane. A (query token, head) visits its blocks in order
-// with an online softmax over tiles of 16 tokens; contexts longer than kAttentionSplit are split at its
+// with a softmax rescaled every 128 tokens; contexts longer than kAttentionSplit are split at its
 // multiples and the parts merged in order. Neither depends on the batch, the chunking or the threads.
 #pragma once
 
@@ -32,7 +32,8 @@ struct KvLayout {
 
 // Stores the keys and values [num_tokens, num_kv_heads, head_size] (f32, row strides in elements) of tokens at
 // `slot_mapping` (block * block_size + offset). A slot's even-numbered write clears its odd partner in V, so a
-// pair never holds a value that was not written.
+// pair never holds a value that was not written. Negative slots are padding and are skipped. The two tokens of a pair
+// come one after the other, the even one first, as positions of a sequence do.
 void write_kv(Isa isa, ThreadPool& pool, const KvLayout& layout, std::byte* k_cache, std::byte* v_cache,
               const float* k, std::int64_t k_stride, const float* v, std::int64_t v_stride,
               std::span<const std::int64_t> slot_mapping);
