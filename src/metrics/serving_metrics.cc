@@ -1,12 +1,11 @@
 #include "metrics/serving_metrics.h"
 
+#include <fmt/format.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
-
-#include <fmt/format.h>
 
 #include <map>
 #include <mutex>
@@ -19,19 +18,38 @@ using Buckets = Histogram::BucketBoundaries;
 using Labels = std::map<std::string, std::string>;
 
 // Bucket bounds as vLLM's v1 metrics have them, so that its dashboards read these too. Seconds.
-const Buckets kTtftBuckets = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,  0.25,  0.5,   0.75,
-                              1.0,   2.5,   5.0,  7.5,  10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0};
-const Buckets kInterTokenBuckets = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
-                                    0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
-const Buckets kLatencyBuckets = {0.3,  0.5,  0.8,  1.0,  1.5,   2.0,   2.5,   5.0,   10.0,   15.0,  20.0,
-                                 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
+const Buckets kTtftBuckets = {0.001, 0.005, 0.01, 0.02,  0.04,  0.06,  0.08, 0.1,
+                              0.25,  0.5,   0.75, 1.0,   2.5,   5.0,   7.5,  10.0,
+                              20.0,  40.0,  80.0, 160.0, 640.0, 2560.0};
+const Buckets kInterTokenBuckets = {0.01,
+                                    0.025,
+                                    0.05,
+                                    0.075,
+                                    0.1,
+                                    0.15,
+                                    0.2,
+                                    0.3,
+                                    0.4,
+                                    0.5,
+                                    0.75,
+                                    1.0,
+                                    2.5,
+                                    5.0,
+                                    7.5,
+                                    10.0,
+                                    20.0,
+                                    40.0,
+                                    80.0};
+const Buckets kLatencyBuckets = {0.3,  0.5,   0.8,   1.0,   1.5,   2.0,    2.5,
+                                 5.0,  10.0,  15.0,  20.0,  30.0,  40.0,   50.0,
+                                 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
 const Buckets kParamsNBuckets = {1, 2, 5, 10, 20};
 
 bool is_name(std::string_view text) {
   if (text.empty() || (text[0] >= '0' && text[0] <= '9')) return false;
   for (const char c : text) {
-    const bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                    c == '_';
+    const bool ok =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
     if (!ok) return false;
   }
   return true;
@@ -93,7 +111,8 @@ struct ServingMetrics::Impl {
     running = gauge("num_requests_running", "Requests in the running batch.");
     waiting = gauge("num_requests_waiting", "Requests waiting to run.");
     kv_usage = gauge("kv_cache_usage_perc", "KV blocks referenced over all, 0 to 1.");
-    kv_waste = gauge("kv_cache_waste", "Empty slots in referenced blocks over their slots, 0 to 1.");
+    kv_waste =
+        gauge("kv_cache_waste", "Empty slots in referenced blocks over their slots, 0 to 1.");
     auto& blocks = prometheus::BuildGauge()
                        .Name(prefix + "kv_blocks")
                        .Help("KV blocks by state.")
@@ -114,7 +133,8 @@ struct ServingMetrics::Impl {
     steps = counter("engine_steps_total", "Steps that the engine ran.");
     step_seconds = counter("engine_step_seconds_total", "Seconds spent in steps.");
     chunked = counter("chunked_prefills_total", "Prompts that took more than one step.");
-    copies = counter("copy_on_writes_total", "KV blocks copied because another sequence shares them.");
+    copies =
+        counter("copy_on_writes_total", "KV blocks copied because another sequence shares them.");
   }
 
   void add_request_metrics(const Buckets& token_buckets) {
@@ -123,20 +143,20 @@ struct ServingMetrics::Impl {
                    .Help("Finished requests by reason.")
                    .Register(registry);
     for (const char* reason : {"stop", "length", "abort", "error"}) finished(reason);
-    ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", kTtftBuckets);
+    ttft =
+        histogram("time_to_first_token_seconds", "From arrival to the first token.", kTtftBuckets);
     inter_token = histogram(
         "inter_token_latency_seconds", "Between tokens of one request.", kInterTokenBuckets);
     per_output_token = histogram("time_per_output_token_seconds",
                                  "A request's decode time over its output tokens after the first.",
                                  kInterTokenBuckets);
     e2e = histogram("e2e_request_latency_seconds", "From arrival to the end.", kLatencyBuckets);
-    queue = histogram(
-        "request_queue_time_seconds", "From arrival to the first step.", kLatencyBuckets);
+    queue =
+        histogram("request_queue_time_seconds", "From arrival to the first step.", kLatencyBuckets);
     inference = histogram(
         "request_inference_time_seconds", "From the first step to the end.", kLatencyBuckets);
-    prefill = histogram("request_prefill_time_seconds",
-                        "From the first step to the first token.",
-                        kLatencyBuckets);
+    prefill = histogram(
+        "request_prefill_time_seconds", "From the first step to the first token.", kLatencyBuckets);
     decode = histogram(
         "request_decode_time_seconds", "From the first token to the end.", kLatencyBuckets);
     req_prompt = histogram("request_prompt_tokens", "Prompt tokens of a request.", token_buckets);
@@ -175,12 +195,14 @@ Result<std::unique_ptr<ServingMetrics>> ServingMetrics::create(
     const ServingMetricsOptions& options) {
   if (!is_name(options.prefix)) {
     return invalid_argument(
-        fmt::format("metrics prefix '{}': expected letters, digits and '_', not starting with a digit",
-                    options.prefix),
+        fmt::format(
+            "metrics prefix '{}': expected letters, digits and '_', not starting with a digit",
+            options.prefix),
         "metrics_prefix");
   }
   for (const auto& [name, value] : options.cache_config) {
-    if (!is_name(name)) return invalid_argument(fmt::format("metrics label '{}': not a name", name));
+    if (!is_name(name))
+      return invalid_argument(fmt::format("metrics label '{}': not a name", name));
   }
   return std::unique_ptr<ServingMetrics>(new ServingMetrics(std::make_unique<Impl>(options)));
 }

@@ -63,19 +63,15 @@ TEST(ServingMetrics, ObservesAFinishedRequest) {
   const std::string text = metrics->render({});
   EXPECT_THAT(
       text,
-      HasSubstr(
-          R"(request_success_total{engine="0",finished_reason="stop",model_name="tiny"} 1)"));
+      HasSubstr(R"(request_success_total{engine="0",finished_reason="stop",model_name="tiny"} 1)"));
   EXPECT_THAT(
       text,
-      HasSubstr(
-          R"(time_to_first_token_seconds_bucket{engine="0",model_name="tiny",le="0.04"} 1)"));
+      HasSubstr(R"(time_to_first_token_seconds_bucket{engine="0",model_name="tiny",le="0.04"} 1)"));
   EXPECT_THAT(
       text,
-      HasSubstr(
-          R"(time_to_first_token_seconds_bucket{engine="0",model_name="tiny",le="0.02"} 0)"));
-  EXPECT_THAT(
-      text,
-      HasSubstr(R"(request_queue_time_seconds_count{engine="0",model_name="tiny"} 0)"))
+      HasSubstr(R"(time_to_first_token_seconds_bucket{engine="0",model_name="tiny",le="0.02"} 0)"));
+  EXPECT_THAT(text,
+              HasSubstr(R"(request_queue_time_seconds_count{engine="0",model_name="tiny"} 0)"))
       << "an unknown time is not observed";
   EXPECT_THAT(text, HasSubstr(R"(request_prompt_tokens_sum{engine="0",model_name="tiny"} 8)"));
   EXPECT_THAT(text, HasSubstr(R"(route="/v1/models",status="200"} 1)"));

@@ -8,7 +8,6 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-
 #include <ctime>
 
 #include "server/error_response.h"
@@ -27,44 +26,64 @@ constexpr auto kLinger = std::chrono::seconds(2);
 const asio::use_awaitable_t<Connection::Strand> kAwait;
 
 Connection::TimePoint after(double seconds) {
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                            std::chrono::duration<double>(seconds));
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 std::string_view reason_phrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    default: return "";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 411:
+      return "Length Required";
+    case 413:
+      return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "";
   }
 }
 
 enum class Framing { kLength, kChunked, kUntilClose, kNone };
 
 std::string response_head(const HttpResponse& response, Framing framing, bool keep, bool http_1_1) {
-  std::string out = fmt::format(
-      "HTTP/1.1 {} {}\r\nServer: pagemill\r\nDate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n",
-      response.status,
-      reason_phrase(response.status),
-      fmt::gmtime(std::time(nullptr)));
+  std::string out =
+      fmt::format("HTTP/1.1 {} {}\r\nServer: pagemill\r\nDate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n",
+                  response.status,
+                  reason_phrase(response.status),
+                  fmt::gmtime(std::time(nullptr)));
   auto sink = std::back_inserter(out);
-  if (framing != Framing::kNone) fmt::format_to(sink, "Content-Type: {}\r\n", response.content_type);
-  for (const auto& [name, value] : response.headers) fmt::format_to(sink, "{}: {}\r\n", name, value);
+  if (framing != Framing::kNone)
+    fmt::format_to(sink, "Content-Type: {}\r\n", response.content_type);
+  for (const auto& [name, value] : response.headers)
+    fmt::format_to(sink, "{}: {}\r\n", name, value);
   if (framing == Framing::kLength) {
     fmt::format_to(sink, "Content-Length: {}\r\n", response.body.size());
   } else if (framing == Framing::kChunked) {
@@ -138,10 +157,12 @@ auto Connection::run() -> Task<void> {
     const bool complete = co_await read_request(parser);
     if (!complete) break;
     if (parser.state() == HttpParser::State::kError) {
-      co_await refuse(parser.error());
+      HttpParseError problem = parser.error();
+      co_await refuse(std::move(problem));
       break;
     }
-    const bool keep = co_await answer(parser.take());
+    HttpRequest request = parser.take();
+    const bool keep = co_await answer(std::move(request));
     first_request_ = false;
     if (!keep) {
       co_await linger();
@@ -193,7 +214,8 @@ auto Connection::read_request(HttpParser& parser) -> Task<bool> {
         in_body = true;
         deadline = after(options.body_timeout_s);
         if (parser.expects_continue() && in_.empty()) {
-          const bool sent = co_await write_all("HTTP/1.1 100 Continue\r\n\r\n");
+          std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+          const bool sent = co_await write_all(std::move(go_on));
           if (!sent) co_return false;
         }
       }
@@ -204,8 +226,9 @@ auto Connection::read_request(HttpParser& parser) -> Task<bool> {
     const bool woken = co_await wait_event(deadline);
     if (woken || Clock::now() < deadline) continue;
     if (started) {
-      co_await refuse({408, in_body ? "the request's body took too long"
-                                    : "the request's head took too long"});
+      HttpParseError late{408, "the request's head took too long"};
+      if (in_body) late.message = "the request's body took too long";
+      co_await refuse(std::move(late));
     }
     co_return false;
   }
@@ -249,7 +272,8 @@ auto Connection::write_answer(std::shared_ptr<Exchange> exchange) -> Task<bool> 
       if (!output.stream && exchange->method() != "HEAD") bytes += output.head.body;
     }
     if (framing == Framing::kChunked && !output.bytes.empty()) {
-      fmt::format_to(std::back_inserter(bytes), "{:x}\r\n{}\r\n", output.bytes.size(), output.bytes);
+      fmt::format_to(
+          std::back_inserter(bytes), "{:x}\r\n{}\r\n", output.bytes.size(), output.bytes);
     } else {
       bytes += output.bytes;
     }

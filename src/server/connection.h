@@ -7,7 +7,6 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -33,9 +32,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
   using Socket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, Strand>;
-  using Timer = boost::asio::basic_waitable_timer<std::chrono::steady_clock,
-                                                  boost::asio::wait_traits<std::chrono::steady_clock>,
-                                                  Strand>;
+  using Timer =
+      boost::asio::basic_waitable_timer<std::chrono::steady_clock,
+                                        boost::asio::wait_traits<std::chrono::steady_clock>,
+                                        Strand>;
   using TimePoint = std::chrono::steady_clock::time_point;
 
   Connection(Socket socket, Strand strand, std::shared_ptr<const ConnectionHost> host);
@@ -48,6 +48,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   friend class Exchange;
+  // gcc 12 destroys temporaries of an expression with co_await twice: arguments are named first.
   template <typename T>
   using Task = boost::asio::awaitable<T, Strand>;
 
@@ -70,11 +71,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Timer write_timer_;  // closes the socket when a write makes no progress
   std::shared_ptr<const ConnectionHost> host_;
   std::shared_ptr<Exchange> current_;
-  std::string in_;            // received, not yet parsed
-  std::size_t in_limit_;      // read_loop() pauses at this size
-  bool eof_ = false;          // the client sends no more
+  std::string in_;        // received, not yet parsed
+  std::size_t in_limit_;  // read_loop() pauses at this size
+  bool eof_ = false;      // the client sends no more
   bool closed_ = false;
-  bool discarding_ = false;   // lingering: what arrives is dropped
+  bool discarding_ = false;  // lingering: what arrives is dropped
   bool first_request_ = true;
 };
 

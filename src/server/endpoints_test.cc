@@ -38,13 +38,19 @@ TEST_F(Endpoints, ModelsHealthVersionMetrics) {
 
   post_ok(kCompletionsPath, {{"prompt", "abc"}, {"model", "alias"}});
   EXPECT_TRUE(eventually([&] {
-    return get("/metrics").body.find("request_success_total{engine=\"0\",finished_reason=\"length\","
-                                     "model_name=\"org/fake\"} 1") != std::string::npos;
+    return get("/metrics")
+               .body.find(
+                   "request_success_total{engine=\"0\",finished_reason=\"length\","
+                   "model_name=\"org/fake\"} 1") != std::string::npos;
   }));
   const std::string metrics = get("/metrics").body;
-  EXPECT_THAT(metrics, HasSubstr("pagemill:generation_tokens_total{engine=\"0\",model_name=\"org/fake\"} 16"));
+  EXPECT_THAT(
+      metrics,
+      HasSubstr("pagemill:generation_tokens_total{engine=\"0\",model_name=\"org/fake\"} 16"));
   EXPECT_THAT(metrics, HasSubstr("route=\"/v1/models/*\",status=\"404\"} 1"));
-  EXPECT_THAT(metrics, HasSubstr("pagemill:request_params_max_tokens_sum{engine=\"0\",model_name=\"org/fake\"} 16"));
+  EXPECT_THAT(
+      metrics,
+      HasSubstr("pagemill:request_params_max_tokens_sum{engine=\"0\",model_name=\"org/fake\"} 16"));
 }
 
 TEST_F(Endpoints, TokenizeAndDetokenize) {
@@ -115,7 +121,8 @@ TEST_F(Endpoints, CompletionStopStringsNeverReachTheClient) {
   }
   EXPECT_EQ(text, "abc");
   EXPECT_EQ(last["choices"][0]["finish_reason"], "stop");
-  EXPECT_EQ(post_ok(kCompletionsPath, {{"prompt", "ab"}, {"stop", "b"}})["choices"][0]["text"], "a");
+  EXPECT_EQ(post_ok(kCompletionsPath, {{"prompt", "ab"}, {"stop", "b"}})["choices"][0]["text"],
+            "a");
   out = post_ok(kCompletionsPath, {{"prompt", "ab"}, {"stop_token_ids", {98}}});
   EXPECT_EQ(out["choices"][0]["stop_reason"], 98);
 }
@@ -285,28 +292,76 @@ const ErrorCase kErrors[] = {
     {"NotAnObject", kChatPath, "[1]", 400, "request body", "expected object, got array"},
     {"BadUtf8", kCompletionsPath, "{\"prompt\":\"\xff\"}", 400, nullptr, "UTF-8"},
     {"LoneSurrogate", kCompletionsPath, R"({"prompt":"\ud800"})", 400, nullptr, "JSON"},
-    {"ContentNumber", kChatPath, R"({"messages":[{"role":"user","content":1}]})", 400,
-     "messages[0].content", "messages[0].content: expected string, got number"},
-    {"NoContent", kChatPath, R"({"messages":[{"role":"user"}]})", 400, "messages[0].content", "is required"},
-    {"NoRole", kChatPath, R"({"messages":[{"content":"x"}]})", 400, "messages[0].role", "is required"},
-    {"MessageString", kChatPath, R"({"messages":["x"]})", 400, "messages[0]", "expected object, got string"},
+    {"ContentNumber",
+     kChatPath,
+     R"({"messages":[{"role":"user","content":1}]})",
+     400,
+     "messages[0].content",
+     "messages[0].content: expected string, got number"},
+    {"NoContent",
+     kChatPath,
+     R"({"messages":[{"role":"user"}]})",
+     400,
+     "messages[0].content",
+     "is required"},
+    {"NoRole",
+     kChatPath,
+     R"({"messages":[{"content":"x"}]})",
+     400,
+     "messages[0].role",
+     "is required"},
+    {"MessageString",
+     kChatPath,
+     R"({"messages":["x"]})",
+     400,
+     "messages[0]",
+     "expected object, got string"},
     {"NoMessages", kChatPath, R"({"model":"fake"})", 400, "messages", "is required"},
     {"EmptyMessages", kChatPath, R"({"messages":[]})", 400, "messages", "empty"},
-    {"Image", kChatPath, R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
-     400, "messages[0].content[0].type", "text only"},
-    {"TemplateException", kChatPath, R"({"messages":[{"role":"refused","content":"x"}]})", 400, "messages",
+    {"Image",
+     kChatPath,
+     R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
+     400,
+     "messages[0].content[0].type",
+     "text only"},
+    {"TemplateException",
+     kChatPath,
+     R"({"messages":[{"role":"refused","content":"x"}]})",
+     400,
+     "messages",
      "this role is refused"},
-    {"ResponseFormat", kChatPath, CHAT(R"("response_format":{"type":"json_object"})"), 400,
-     "response_format", "not supported yet"},
+    {"ResponseFormat",
+     kChatPath,
+     CHAT(R"("response_format":{"type":"json_object"})"),
+     400,
+     "response_format",
+     "not supported yet"},
     {"ToolChoice", kChatPath, CHAT(R"("tool_choice":"required")"), 400, "tool_choice", "auto"},
-    {"TopLogprobs", kChatPath, CHAT(R"("logprobs":true,"top_logprobs":21)"), 400, "top_logprobs",
+    {"TopLogprobs",
+     kChatPath,
+     CHAT(R"("logprobs":true,"top_logprobs":21)"),
+     400,
+     "top_logprobs",
      "between 0 and 20"},
     {"TopLogprobsAlone", kChatPath, CHAT(R"("top_logprobs":2)"), 400, "top_logprobs", "logprobs"},
-    {"LogprobsNumber", kChatPath, CHAT(R"("logprobs":3)"), 400, "logprobs", "expected boolean, got number"},
-    {"Continue", kChatPath, CHAT(R"("continue_final_message":true,"add_generation_prompt":true)"), 400,
-     "continue_final_message", "add_generation_prompt"},
-    {"Kwargs", kChatPath, CHAT(R"("chat_template_kwargs":{"messages":[]})"), 400,
-     "chat_template_kwargs.messages", "own field"},
+    {"LogprobsNumber",
+     kChatPath,
+     CHAT(R"("logprobs":3)"),
+     400,
+     "logprobs",
+     "expected boolean, got number"},
+    {"Continue",
+     kChatPath,
+     CHAT(R"("continue_final_message":true,"add_generation_prompt":true)"),
+     400,
+     "continue_final_message",
+     "add_generation_prompt"},
+    {"Kwargs",
+     kChatPath,
+     CHAT(R"("chat_template_kwargs":{"messages":[]})"),
+     400,
+     "chat_template_kwargs.messages",
+     "own field"},
     {"UnknownModel", kChatPath, CHAT(R"("model":"gpt-9")"), 404, "model", "gpt-9"},
     {"NoPrompt", kCompletionsPath, "{}", 400, "prompt", "is required"},
     {"PromptNumber", kCompletionsPath, R"({"prompt":1})", 400, "prompt", "got number"},
@@ -314,23 +369,54 @@ const ErrorCase kErrors[] = {
     {"PromptEmptyList", kCompletionsPath, R"({"prompt":[]})", 400, "prompt", "empty"},
     {"PromptTokenRange", kCompletionsPath, R"({"prompt":[1,99999]})", 400, "prompt", "99999"},
     {"PromptTokenNegative", kCompletionsPath, R"({"prompt":[-1]})", 400, "prompt", "-1"},
-    {"TemperatureString", kCompletionsPath, R"({"prompt":"a","temperature":"hot"})", 400, "temperature",
+    {"TemperatureString",
+     kCompletionsPath,
+     R"({"prompt":"a","temperature":"hot"})",
+     400,
+     "temperature",
      "temperature: expected number, got string"},
-    {"TemperatureNegative", kCompletionsPath, R"({"prompt":"a","temperature":-1})", 400, "temperature", ""},
+    {"TemperatureNegative",
+     kCompletionsPath,
+     R"({"prompt":"a","temperature":-1})",
+     400,
+     "temperature",
+     ""},
     {"TopP", kCompletionsPath, R"({"prompt":"a","top_p":2})", 400, "top_p", ""},
     {"NZero", kCompletionsPath, R"({"prompt":"a","n":0})", 400, "n", ""},
     {"NHuge", kCompletionsPath, R"({"prompt":"a","n":99999999999})", 400, "n", "out of range"},
     {"NFraction", kCompletionsPath, R"({"prompt":"a","n":1.5})", 400, "n", "expected integer"},
-    {"MaxTokensZero", kCompletionsPath, R"({"prompt":"a","max_tokens":0})", 400, "max_tokens", "at least 1"},
-    {"MaxTokensOver", kCompletionsPath, R"({"prompt":"a","max_tokens":512})", 400, "max_tokens", "512"},
+    {"MaxTokensZero",
+     kCompletionsPath,
+     R"({"prompt":"a","max_tokens":0})",
+     400,
+     "max_tokens",
+     "at least 1"},
+    {"MaxTokensOver",
+     kCompletionsPath,
+     R"({"prompt":"a","max_tokens":512})",
+     400,
+     "max_tokens",
+     "512"},
     {"BestOf", kCompletionsPath, R"({"prompt":"a","n":2,"best_of":1})", 400, "best_of", "at least"},
-    {"StreamOptions", kCompletionsPath, R"({"prompt":"a","stream_options":{"include_usage":true}})", 400,
-     "stream_options", "stream"},
-    {"StreamOptionsType", kCompletionsPath,
-     R"({"prompt":"a","stream":true,"stream_options":{"include_usage":1}})", 400,
-     "stream_options.include_usage", "expected boolean"},
+    {"StreamOptions",
+     kCompletionsPath,
+     R"({"prompt":"a","stream_options":{"include_usage":true}})",
+     400,
+     "stream_options",
+     "stream"},
+    {"StreamOptionsType",
+     kCompletionsPath,
+     R"({"prompt":"a","stream":true,"stream_options":{"include_usage":1}})",
+     400,
+     "stream_options.include_usage",
+     "expected boolean"},
     {"Stop", kCompletionsPath, R"({"prompt":"a","stop":[1]})", 400, "stop[0]", "expected string"},
-    {"LogitBias", kCompletionsPath, R"({"prompt":"a","logit_bias":{"x":1}})", 400, "logit_bias", "token id"},
+    {"LogitBias",
+     kCompletionsPath,
+     R"({"prompt":"a","logit_bias":{"x":1}})",
+     400,
+     "logit_bias",
+     "token id"},
     {"Suffix", kCompletionsPath, R"({"prompt":"a","suffix":"z"})", 400, "suffix", "not supported"},
     {"Logprobs", kCompletionsPath, R"({"prompt":"a","logprobs":21})", 400, "logprobs", "between"},
 };
@@ -369,6 +455,7 @@ TEST_F(Endpoints, NoChatTemplate) {
 TEST_F(Endpoints, FullQueueIs429WithRetryAfter) {
   FakeEngineOptions engine;
   engine.max_requests = 1;
+  engine.step_delay = std::chrono::milliseconds(5);
   start(engine);
   // The second prompt is refused, so the first must be freed.
   const TestResponse response =
@@ -381,6 +468,7 @@ TEST_F(Endpoints, FullQueueIs429WithRetryAfter) {
 TEST_F(Endpoints, AFailedStepIsAnErrorOfThatRequestOnly) {
   FakeEngineOptions engine;
   engine.poison_token = 'x';
+  engine.step_delay = std::chrono::milliseconds(20);  // the stream's head is out before the failure
   start(engine);
   EXPECT_EQ(post(kCompletionsPath, {{"prompt", "axb"}}).status, 500);
   const TestResponse streamed = post(kCompletionsPath, {{"prompt", "axb"}, {"stream", true}});
@@ -396,9 +484,11 @@ TEST_F(Endpoints, ApiKey) {
   start({}, options);
   EXPECT_EQ(get("/health").status, 200);
   EXPECT_EQ(get("/v1/models").status, 401);
-  for (const auto& [key, status] : {std::pair("sesame", 200), {"sesam", 401}, {"sesame2", 401}, {"", 401}}) {
+  for (const auto& [key, status] :
+       {std::pair("sesame", 200), {"sesam", 401}, {"sesame2", 401}, {"", 401}}) {
     TestClient c = client();
-    c.send(std::string("GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ") + key + "\r\n\r\n");
+    c.send(std::string("GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ") + key +
+           "\r\n\r\n");
     EXPECT_EQ(c.read_response().status, status) << key;
   }
 }

@@ -18,11 +18,16 @@ std::string_view error_type(int status) {
 std::string_view default_code(int status, const Error& error) {
   if (status == 404 && error.param == "model") return "model_not_found";
   switch (status) {
-    case 401: return "invalid_api_key";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_exceeded";
-    case 503: return "service_unavailable";
-    default: break;
+    case 401:
+      return "invalid_api_key";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_exceeded";
+    case 503:
+      return "service_unavailable";
+    default:
+      break;
   }
   if (error.message.find(kContextLength) != std::string::npos) return "context_length_exceeded";
   return {};
@@ -33,12 +38,18 @@ std::string_view default_code(int status, const Error& error) {
 int http_status(const Error& error) {
   switch (error.code) {
     case ErrorCode::kInvalidArgument:
-    case ErrorCode::kUnsupported: return 400;
-    case ErrorCode::kNotFound: return 404;
-    case ErrorCode::kTooLarge: return 413;
-    case ErrorCode::kResourceExhausted: return 429;
-    case ErrorCode::kUnavailable: return 503;
-    default: return 500;
+    case ErrorCode::kUnsupported:
+      return 400;
+    case ErrorCode::kNotFound:
+      return 404;
+    case ErrorCode::kTooLarge:
+      return 413;
+    case ErrorCode::kResourceExhausted:
+      return 429;
+    case ErrorCode::kUnavailable:
+      return 503;
+    default:
+      return 500;
   }
 }
 

@@ -20,7 +20,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   // What the connection should do next; moved out of the exchange.
   struct Output {
-    bool begin = false;      // `head` starts the answer; its body too unless `stream`
+    bool begin = false;  // `head` starts the answer; its body too unless `stream`
     bool stream = false;
     HttpResponse head;
     std::string bytes;       // of a stream

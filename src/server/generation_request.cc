@@ -40,8 +40,8 @@ Status read_logit_bias(JsonElement element,
     TokenId token = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
     if (error != std::errc() || end != key.data() + key.size()) {
-      return invalid_argument(fmt::format("{}: expected a token id as the key, got '{}'", path, key),
-                              path);
+      return invalid_argument(
+          fmt::format("{}: expected a token id as the key, got '{}'", path, key), path);
     }
     float amount = 0;
     PM_TRY(read_json(value, where, amount));
@@ -70,7 +70,9 @@ constexpr JsonField<G> kFields[] = {
 // Sampling parameters whose JSON differs between the endpoints or depends on the prompt.
 constexpr std::string_view kReadElsewhere[] = {"max_tokens", "logprobs"};
 
-Status read_sampling_field(JsonElement element, const SamplingField& field, SamplingParams& params) {
+Status read_sampling_field(JsonElement element,
+                           const SamplingField& field,
+                           SamplingParams& params) {
   const std::string path(field.name);
   if (path == "stop") return read_stop(element, path, params.stop);
   return std::visit(
@@ -97,15 +99,28 @@ Status read_sampling_params(JsonElement root, SamplingParams& params) {
 
 // Fields that would silently give other text than was asked for, were they ignored.
 constexpr std::string_view kUnsupported[] = {
-    "suffix",          "use_beam_search", "guided_json",     "guided_regex",     "guided_choice",
-    "guided_grammar",  "structured_outputs", "functions",    "function_call",    "prompt_embeds",
-    "audio",           "documents",       "chat_template",   "logits_processors", "truncate_prompt_tokens",
+    "suffix",
+    "use_beam_search",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "functions",
+    "function_call",
+    "prompt_embeds",
+    "audio",
+    "documents",
+    "chat_template",
+    "logits_processors",
+    "truncate_prompt_tokens",
 };
 
 bool asks_for_nothing(JsonElement value) {
   if (value.is_null()) return true;
   if (value.is_bool()) return !bool(value);
-  if (value.is_string()) return std::string_view(value).empty() || std::string_view(value) == "none";
+  if (value.is_string())
+    return std::string_view(value).empty() || std::string_view(value) == "none";
   if (value.is_array()) return simdjson::dom::array(value).size() == 0;
   return false;
 }
@@ -146,14 +161,16 @@ Status check_generation_request(const GenerationRequest& request) {
     return invalid_argument("stream_options: only allowed when stream is true", "stream_options");
   }
   if (request.stream && params.prompt_logprobs) {
-    return invalid_argument("prompt_logprobs: not available when stream is true", "prompt_logprobs");
+    return invalid_argument("prompt_logprobs: not available when stream is true",
+                            "prompt_logprobs");
   }
   if (params.n < 1 || params.n > 128) {
     return invalid_argument(fmt::format("n: must be between 1 and 128, got {}", params.n), "n");
   }
   if (params.best_of && *params.best_of < params.n) {
     return invalid_argument(
-        fmt::format("best_of: must be at least n = {}, got {}", params.n, *params.best_of), "best_of");
+        fmt::format("best_of: must be at least n = {}, got {}", params.n, *params.best_of),
+        "best_of");
   }
   if (request.stream && params.best_of.value_or(params.n) > params.n) {
     return invalid_argument("best_of: must equal n when stream is true", "best_of");
@@ -163,11 +180,11 @@ Status check_generation_request(const GenerationRequest& request) {
 
 Status check_model(const ServerContext& context, std::string_view name) {
   if (name.empty() || context.serves(name)) return ok_status();
-  return Error{ErrorCode::kNotFound,
-               fmt::format("The model '{}' does not exist; this server has '{}'",
-                           name,
-                           context.model_name()),
-               "model"};
+  return Error{
+      ErrorCode::kNotFound,
+      fmt::format(
+          "The model '{}' does not exist; this server has '{}'", name, context.model_name()),
+      "model"};
 }
 
 Status read_stop(JsonElement element, const std::string& path, std::vector<std::string>& out) {
@@ -189,13 +206,14 @@ Status fit_max_tokens(const ModelInfo& model,
   const auto prompt = static_cast<std::int64_t>(prompt_tokens);
   if (prompt >= limit) {
     return invalid_argument(
-        fmt::format("This model's maximum context length is {} tokens, but the {} {} {} tokens; shorten "
-                    "the {}",
-                    limit,
-                    field,
-                    field == "messages" ? "hold" : "holds",
-                    prompt,
-                    field),
+        fmt::format(
+            "This model's maximum context length is {} tokens, but the {} {} {} tokens; shorten "
+            "the {}",
+            limit,
+            field,
+            field == "messages" ? "hold" : "holds",
+            prompt,
+            field),
         std::string(field));
   }
   const std::int64_t room = limit - prompt;
@@ -206,17 +224,19 @@ Status fit_max_tokens(const ModelInfo& model,
     return ok_status();
   }
   if (*asked < 1) {
-    return invalid_argument(fmt::format("max_tokens: must be at least 1, got {}", *asked), "max_tokens");
+    return invalid_argument(fmt::format("max_tokens: must be at least 1, got {}", *asked),
+                            "max_tokens");
   }
   if (*asked > room) {
     return invalid_argument(
-        fmt::format("This model's maximum context length is {} tokens, but {} were asked for: {} in the "
-                    "{} and {} to generate; reduce either",
-                    limit,
-                    prompt + *asked,
-                    prompt,
-                    field,
-                    *asked),
+        fmt::format(
+            "This model's maximum context length is {} tokens, but {} were asked for: {} in the "
+            "{} and {} to generate; reduce either",
+            limit,
+            prompt + *asked,
+            prompt,
+            field,
+            *asked),
         "max_tokens");
   }
   params.max_tokens = *asked;

@@ -4,7 +4,6 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/parser.hpp>
-
 #include <cctype>
 #include <optional>
 
@@ -56,7 +55,8 @@ std::string_view view(beast::string_view text) { return {text.data(), text.size(
 
 HttpParseError from_beast(beast::error_code ec, const HttpLimits& limits) {
   if (ec == http::error::body_limit) {
-    return {413, fmt::format("request body: larger than the limit of {} bytes", limits.max_body_bytes)};
+    return {413,
+            fmt::format("request body: larger than the limit of {} bytes", limits.max_body_bytes)};
   }
   if (ec == http::error::header_limit) {
     return {431, fmt::format("request head: larger than {} bytes", limits.max_header_bytes)};
@@ -212,6 +212,8 @@ struct HttpParser::Impl {
 
 HttpParser::HttpParser(const HttpLimits& limits) : impl_(std::make_unique<Impl>(limits)) {}
 HttpParser::~HttpParser() = default;
+HttpParser::HttpParser(HttpParser&&) noexcept = default;
+HttpParser& HttpParser::operator=(HttpParser&&) noexcept = default;
 
 std::size_t HttpParser::feed(std::string_view input) {
   if (impl_->state == State::kHead) return impl_->feed_head(input);
@@ -234,7 +236,8 @@ HttpRequest HttpParser::take() {
   request.method = std::string(view(message.method_string()));
   split_target(view(message.target()), request);
   for (const auto& field : message) {
-    request.headers.emplace_back(lower(view(field.name_string())), std::string(view(field.value())));
+    request.headers.emplace_back(lower(view(field.name_string())),
+                                 std::string(view(field.value())));
   }
   request.http_1_1 = message.version() >= 11;
   request.keep_alive = message.keep_alive();

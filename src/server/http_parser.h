@@ -28,6 +28,8 @@ class HttpParser {
 
   explicit HttpParser(const HttpLimits& limits);
   ~HttpParser();
+  HttpParser(HttpParser&&) noexcept;
+  HttpParser& operator=(HttpParser&&) noexcept;
 
   // Takes what it can from the front of `input` and says how many bytes that was; the caller keeps
   // the rest and passes it again with more behind it. 0 with state kHead or kBody: more is needed.

@@ -7,9 +7,9 @@
 namespace pagemill {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 
 using Http = ServerTest;
 constexpr const char* kPath = "/v1/completions";
@@ -21,8 +21,8 @@ FakeEngineOptions slow_engine(milliseconds step) {
 }
 
 std::string post_bytes(std::string_view body, std::string_view extra = {}) {
-  return "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) +
-         "\r\n" + std::string(extra) + "\r\n" + std::string(body);
+  return "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+         std::to_string(body.size()) + "\r\n" + std::string(extra) + "\r\n" + std::string(body);
 }
 
 const std::string kLong = R"({"prompt":"abc","max_tokens":500})";
@@ -67,8 +67,8 @@ TEST_F(Http, KeepAliveAndPipelining) {
 TEST_F(Http, Http10AndConnectionClose) {
   start();
   TestClient old = client();
-  old.send("POST /v1/completions HTTP/1.0\r\nContent-Length: " + std::to_string(kLongStream.size()) +
-           "\r\n\r\n" + kLongStream);
+  old.send("POST /v1/completions HTTP/1.0\r\nContent-Length: " +
+           std::to_string(kLongStream.size()) + "\r\n\r\n" + kLongStream);
   const TestResponse streamed = old.read_response();
   EXPECT_EQ(streamed.status, 200);
   EXPECT_EQ(streamed.headers.count("transfer-encoding"), 0u);
@@ -83,15 +83,17 @@ TEST_F(Http, ChunkedBodyAndExpectContinue) {
   start();
   TestClient chunked = client();
   chunked.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-  for (const char* part : {"5\r\n{\"pro\r\n", "9;x=y\r\nmpt\":\"ab\"\r\n", "1\r\n}\r\n0\r\n", "T: v\r\n\r\n"}) {
+  for (const char* part :
+       {"5\r\n{\"pro\r\n", "9;x=y\r\nmpt\":\"ab\"\r\n", "1\r\n}\r\n0\r\n", "T: v\r\n\r\n"}) {
     std::this_thread::sleep_for(milliseconds(5));
     chunked.send(part);
   }
   EXPECT_EQ(chunked.read_response().status, 200);
   TestClient expecting = client();
   const std::string body = R"({"prompt":"ab"})";
-  expecting.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " +
-                 std::to_string(body.size()) + "\r\n\r\n");
+  expecting.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n");
   EXPECT_EQ(expecting.read_response().status, 100);
   expecting.send(body);
   EXPECT_EQ(expecting.read_response().status, 200);
@@ -136,8 +138,12 @@ std::string with_headers(const std::string& headers) {
 }
 
 const Malformed kMalformed[] = {
-    {"LengthAndChunked", with_headers("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400},
-    {"ChunkedAndLength", with_headers("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n") + "0\r\n\r\n", 400},
+    {"LengthAndChunked",
+     with_headers("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+     400},
+    {"ChunkedAndLength",
+     with_headers("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n") + "0\r\n\r\n",
+     400},
     {"TwoLengths", with_headers("Content-Length: 2\r\nContent-Length: 2\r\n") + "{}", 400},
     {"TwoDifferentLengths", with_headers("Content-Length: 2\r\nContent-Length: 3\r\n") + "{}", 400},
     {"LengthList", with_headers("Content-Length: 2, 2\r\n") + "{}", 400},
@@ -148,11 +154,18 @@ const Malformed kMalformed[] = {
     {"LengthHuge", with_headers("Content-Length: 9999999999999\r\n"), 413},
     {"LengthOverLimit", with_headers("Content-Length: 1001\r\n"), 413},
     {"GzipCoding", with_headers("Transfer-Encoding: gzip, chunked\r\n") + "0\r\n\r\n", 501},
-    {"CodingTwice", with_headers("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400},
+    {"CodingTwice",
+     with_headers("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+     400},
     {"CodingNotChunked", with_headers("Transfer-Encoding: xchunked\r\n") + "0\r\n\r\n", 501},
-    {"ChunkedOverLimit", with_headers("Transfer-Encoding: chunked\r\n") + "7d0\r\n" + std::string(2000, 'x') + "\r\n0\r\n\r\n", 413},
+    {"ChunkedOverLimit",
+     with_headers("Transfer-Encoding: chunked\r\n") + "7d0\r\n" + std::string(2000, 'x') +
+         "\r\n0\r\n\r\n",
+     413},
     {"ChunkSize", with_headers("Transfer-Encoding: chunked\r\n") + "zz\r\n\r\n", 400},
-    {"ChunkSizeOverflow", with_headers("Transfer-Encoding: chunked\r\n") + "fffffffffffffffff\r\nx", 400},
+    {"ChunkSizeOverflow",
+     with_headers("Transfer-Encoding: chunked\r\n") + "fffffffffffffffff\r\nx",
+     400},
     {"BareLf", "GET /health HTTP/1.1\nHost: x\n\n", 400},
     {"BareCr", "GET /health HTTP/1.1\r\nHost: x\rX: y\r\n\r\n", 400},
     {"Folded", "GET /health HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400},
@@ -164,7 +177,9 @@ const Malformed kMalformed[] = {
     {"Version2", "GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 505},
     {"RelativeTarget", "GET health HTTP/1.1\r\nHost: x\r\n\r\n", 400},
     {"Expect", with_headers("Expect: magic\r\nContent-Length: 2\r\n") + "{}", 417},
-    {"HeaderTooLarge", "GET /health HTTP/1.1\r\nHost: x\r\nA: " + std::string(8192, 'a') + "\r\n\r\n", 431},
+    {"HeaderTooLarge",
+     "GET /health HTTP/1.1\r\nHost: x\r\nA: " + std::string(8192, 'a') + "\r\n\r\n",
+     431},
     {"EndlessHeader", "GET /" + std::string(100000, 'a'), 431},
 };
 INSTANTIATE_TEST_SUITE_P(All, MalformedHttp, ::testing::ValuesIn(kMalformed), [](const auto& info) {
@@ -249,7 +264,8 @@ TEST_F(Http, FiveHundredConcurrentStreams) {
   for (int i = 0; i < 500; ++i) {
     clients.push_back(client());
     const std::string prompt = "p" + std::to_string(i) + ";";
-    clients.back().send(post_bytes(R"({"max_tokens":40,"stream":true,"prompt":")" + prompt + "\"}"));
+    clients.back().send(
+        post_bytes(R"({"max_tokens":40,"stream":true,"prompt":")" + prompt + "\"}"));
   }
   EXPECT_TRUE(eventually([&] { return engine_->num_submitted() == 500; }, seconds(60)));
   for (int i = 0; i < 500; ++i) {

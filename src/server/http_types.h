@@ -13,9 +13,9 @@
 namespace pagemill {
 
 struct HttpRequest {
-  std::string method;  // "GET", as sent
-  std::string path;    // before '?', not percent-decoded
-  std::string query;   // after '?'
+  std::string method;                                        // "GET", as sent
+  std::string path;                                          // before '?', not percent-decoded
+  std::string query;                                         // after '?'
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
   bool http_1_1 = true;

@@ -51,8 +51,7 @@ class JsonOut {
   }
   JsonOut& value(const char* text) { return value(std::string_view(text)); }
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  JsonOut& value(T number) {
+  requires std::is_arithmetic_v<T> JsonOut& value(T number) {
     if constexpr (std::is_same_v<T, bool>) {
       return raw(number ? "true" : "false");
     } else if constexpr (std::is_floating_point_v<T>) {

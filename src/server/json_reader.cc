@@ -17,7 +17,8 @@ Result<std::int64_t> read_integer(JsonElement element,
   if (element.is_int64()) {
     value = std::int64_t(element);
   } else if (element.is_uint64()) {
-    return invalid_argument(fmt::format("{}: {} is out of range", path, std::uint64_t(element)), path);
+    return invalid_argument(fmt::format("{}: {} is out of range", path, std::uint64_t(element)),
+                            path);
   } else if (element.get_double().get(number) == simdjson::SUCCESS) {
     // Some clients write whole numbers as 16.0.
     if (number != std::floor(number) || std::abs(number) > 9e15) {
@@ -38,8 +39,10 @@ std::string parse_error_message(simdjson::error_code code) {
     case simdjson::DEPTH_ERROR:
       return fmt::format("request body: JSON is nested deeper than {} levels",
                          JsonDocument::kMaxDepth);
-    case simdjson::UTF8_ERROR: return "request body: JSON is not valid UTF-8";
-    case simdjson::EMPTY: return "request body: expected a JSON object, got nothing";
+    case simdjson::UTF8_ERROR:
+      return "request body: JSON is not valid UTF-8";
+    case simdjson::EMPTY:
+      return "request body: expected a JSON object, got nothing";
     default:
       return fmt::format("request body: not valid JSON: {}", simdjson::error_message(code));
   }
@@ -61,12 +64,18 @@ Result<JsonDocument> JsonDocument::parse(std::string_view text) {
 
 std::string_view json_type_name(JsonElement element) {
   switch (element.type()) {
-    case simdjson::dom::element_type::ARRAY: return "array";
-    case simdjson::dom::element_type::OBJECT: return "object";
-    case simdjson::dom::element_type::STRING: return "string";
-    case simdjson::dom::element_type::BOOL: return "boolean";
-    case simdjson::dom::element_type::NULL_VALUE: return "null";
-    default: return "number";
+    case simdjson::dom::element_type::ARRAY:
+      return "array";
+    case simdjson::dom::element_type::OBJECT:
+      return "object";
+    case simdjson::dom::element_type::STRING:
+      return "string";
+    case simdjson::dom::element_type::BOOL:
+      return "boolean";
+    case simdjson::dom::element_type::NULL_VALUE:
+      return "null";
+    default:
+      return "number";
   }
 }
 

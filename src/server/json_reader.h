@@ -42,7 +42,9 @@ std::string json_index(const std::string& path, std::size_t index);
 Status read_json(JsonElement element, const std::string& path, bool& out);
 Status read_json(JsonElement element, const std::string& path, std::int32_t& out);
 Status read_json(JsonElement element, const std::string& path, std::int64_t& out);
-Status read_json(JsonElement element, const std::string& path, std::uint64_t& out);  // wraps negatives
+Status read_json(JsonElement element,
+                 const std::string& path,
+                 std::uint64_t& out);  // wraps negatives
 Status read_json(JsonElement element, const std::string& path, float& out);
 Status read_json(JsonElement element, const std::string& path, std::string& out);
 
@@ -72,8 +74,8 @@ struct JsonField {
   Status (*read)(JsonElement element, const std::string& path, S& out);
 };
 
-// json_field<&S::member>("name") reads into a member; json_field<&S::a, &A::b>("name") into a nested
-// one.
+// json_field<&S::member>("name") reads into a member; json_field<&S::a, &A::b>("name") into a
+// nested one.
 template <auto Member, auto... Rest>
 struct JsonMember;
 template <typename S, typename T, T S::*Member, auto... Rest>

@@ -52,12 +52,14 @@ struct Match {
 };
 
 Match find(const HttpRequest& request) {
-  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  const std::string_view method =
+      request.method == "HEAD" ? "GET" : std::string_view(request.method);
   Match match;
   for (const Endpoint* endpoint : endpoints()) {
     if (!matches(endpoint->path, request.path)) continue;
     match.pattern = endpoint->path;
-    match.allow += fmt::format("{}{}", endpoint->method == "GET" ? "GET, HEAD" : endpoint->method, ", ");
+    match.allow +=
+        fmt::format("{}{}", endpoint->method == "GET" ? "GET, HEAD" : endpoint->method, ", ");
     if (endpoint->method == method) match.endpoint = endpoint;
   }
   if (!match.allow.empty()) match.allow += "OPTIONS";
@@ -65,7 +67,9 @@ Match find(const HttpRequest& request) {
 }
 
 // The answer that needs no endpoint, or status 0.
-HttpResponse early_answer(const ServerContext& context, const HttpRequest& request, const Match& match) {
+HttpResponse early_answer(const ServerContext& context,
+                          const HttpRequest& request,
+                          const Match& match) {
   HttpResponse none;
   none.status = 0;
   if (context.draining) {
@@ -77,11 +81,13 @@ HttpResponse early_answer(const ServerContext& context, const HttpRequest& reque
   if (request.method == "OPTIONS" && (!match.allow.empty() || request.path == "*")) {
     HttpResponse response;
     response.status = 204;
-    response.headers.emplace_back("Allow", match.allow.empty() ? "GET, HEAD, POST, OPTIONS" : match.allow);
+    response.headers.emplace_back("Allow",
+                                  match.allow.empty() ? "GET, HEAD, POST, OPTIONS" : match.allow);
     return response;
   }
   if (match.allow.empty()) {
-    return refused(404, fmt::format("no such route: {} {}", request.method, request.path), "not_found");
+    return refused(
+        404, fmt::format("no such route: {} {}", request.method, request.path), "not_found");
   }
   if (match.endpoint == nullptr) {
     HttpResponse response = refused(
@@ -90,15 +96,17 @@ HttpResponse early_answer(const ServerContext& context, const HttpRequest& reque
     return response;
   }
   if (!match.endpoint->open && !authorized(context, request)) {
-    HttpResponse response = refused(401, "missing or wrong API key; send 'Authorization: Bearer KEY'");
+    HttpResponse response =
+        refused(401, "missing or wrong API key; send 'Authorization: Bearer KEY'");
     response.headers.emplace_back("WWW-Authenticate", "Bearer");
     return response;
   }
   if (request.method == "POST") {
     if (!request.has_length) return refused(411, "POST needs a Content-Length or a chunked body");
     if (!json_content(request)) {
-      return refused(415, fmt::format("Content-Type: expected application/json, got {}",
-                                      request.header("content-type")));
+      return refused(415,
+                     fmt::format("Content-Type: expected application/json, got {}",
+                                 request.header("content-type")));
     }
   }
   return none;

@@ -11,7 +11,6 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
-
 #include <condition_variable>
 #include <csignal>
 #include <mutex>
@@ -30,8 +29,9 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kStopWait = std::chrono::seconds(10);    // for the engine to let go of aborted requests
-constexpr auto kCloseWait = std::chrono::seconds(3);    // for lingering connections after a drain
+constexpr auto kStopWait =
+    std::chrono::seconds(10);  // for the engine to let go of aborted requests
+constexpr auto kCloseWait = std::chrono::seconds(3);  // for lingering connections after a drain
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 
 std::string last_component(std::string path) {
@@ -131,7 +131,8 @@ Status Server::Impl::listen() {
   }
   const tcp::endpoint endpoint(address, options.port);
   const auto refused = [&] {
-    return io_error(fmt::format("cannot listen on {}:{}: {}", options.host, options.port, ec.message()));
+    return io_error(
+        fmt::format("cannot listen on {}:{}: {}", options.host, options.port, ec.message()));
   };
   if (acceptor.open(endpoint.protocol(), ec)) return refused();
   acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
@@ -193,7 +194,8 @@ void Server::Impl::on_accept(error_code ec, Connection::Socket socket, Connectio
         connections.erase(id);
         changed.notify_all();
       };
-      connection = std::make_shared<Connection>(std::move(socket), std::move(strand), std::move(own));
+      connection =
+          std::make_shared<Connection>(std::move(socket), std::move(strand), std::move(own));
       connections.emplace(id, connection);
     }
   }
@@ -225,8 +227,8 @@ bool Server::Impl::drain(double timeout_s) {
   context->draining = true;
   close_acceptor();
   each_connection(&Connection::poke);
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout_s));
+  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                           std::chrono::duration<double>(timeout_s));
   wait(deadline, [this] { return exchanges == 0 || signals > 1; });
   {
     const std::lock_guard lock(mutex);

@@ -26,8 +26,8 @@ struct ServerOptions {
   // of the model's path.
   std::vector<std::string> served_model_names;
   std::string metrics_prefix = "pagemill";  // "vllm" makes existing dashboards work
-  std::string api_key;                      // if set, /v1/* and the like need "Authorization: Bearer KEY"
-  std::string version;                      // what /version says; empty: the build's
+  std::string api_key;  // if set, /v1/* and the like need "Authorization: Bearer KEY"
+  std::string version;  // what /version says; empty: the build's
 
   int io_threads = 1;
   int worker_threads = 2;
@@ -61,7 +61,8 @@ class Server {
   std::string url() const;  // "http://127.0.0.1:8000"
 
   // Stops accepting; new requests on open connections hear 503 and the connection closes; running
-  // answers go on for up to `timeout_s`, then are aborted. True if all of them finished. Idempotent.
+  // answers go on for up to `timeout_s`, then are aborted. True if all of them finished.
+  // Idempotent.
   bool drain_and_stop(double timeout_s);
   // Aborts what runs, closes every connection, joins the threads. Idempotent.
   void stop();

@@ -3,10 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
@@ -33,7 +32,8 @@ class ServerTest : public ::testing::Test {
   void TearDown() override {
     if (server_) server_->stop();
     if (engine_) {
-      EXPECT_TRUE(eventually([&] { return engine_->num_live() == 0; })) << "a request was not freed";
+      EXPECT_TRUE(eventually([&] { return engine_->num_live() == 0; }))
+          << "a request was not freed";
     }
   }
 
@@ -64,7 +64,8 @@ class ServerTest : public ::testing::Test {
   }
 
   template <typename Condition>
-  static bool eventually(Condition condition, std::chrono::seconds timeout = std::chrono::seconds(10)) {
+  static bool eventually(Condition condition,
+                         std::chrono::seconds timeout = std::chrono::seconds(10)) {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     while (!condition()) {
       if (std::chrono::steady_clock::now() > deadline) return false;

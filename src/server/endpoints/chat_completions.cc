@@ -31,7 +31,9 @@ Result<Request> make_request(const ServerContext& context, const ChatRequest& ch
   return request;
 }
 
-Status serve(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+Status serve(const ServerContextPtr& context,
+             const HttpRequest& http,
+             const ResponseWriterPtr& writer) {
   PM_ASSIGN(ChatRequest chat,
             parse_chat_request(http.body, context->engine.model().default_sampling));
   PM_TRY(check_model(*context, chat.model));
@@ -48,7 +50,9 @@ Status serve(const ServerContextPtr& context, const HttpRequest& http, const Res
   return ok_status();
 }
 
-void handle(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+void handle(const ServerContextPtr& context,
+            const HttpRequest& http,
+            const ResponseWriterPtr& writer) {
   const Status status = serve(context, http, writer);
   if (!status.ok()) writer->send(error_response(status.error()));
 }

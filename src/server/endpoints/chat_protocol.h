@@ -20,7 +20,7 @@ struct ChatRequest : GenerationRequest {
   // For the template: a JSON array of messages, each content flattened to a string or null and each
   // tool call's arguments to an object.
   std::string messages_json;
-  std::string tools_json;  // an array, or empty
+  std::string tools_json;                                            // an array, or empty
   std::vector<std::pair<std::string, std::string>> template_kwargs;  // name, JSON
   std::string last_role, last_content;
 

@@ -169,8 +169,8 @@ Status read_kwargs(JsonElement element, const std::string& path, ChatRequest& ou
   for (const auto& [key, value] : simdjson::dom::object(element)) {
     for (const std::string_view reserved : kReserved) {
       if (key != reserved) continue;
-      return invalid_argument(
-          fmt::format("{}.{}: set the request's own field instead", path, key), json_join(path, key));
+      return invalid_argument(fmt::format("{}.{}: set the request's own field instead", path, key),
+                              json_join(path, key));
     }
     out.template_kwargs.emplace_back(std::string(key), minified(value));
   }
@@ -205,9 +205,8 @@ Status check(ChatRequest& request) {
   if (request.logprobs) request.params.logprobs = request.top_logprobs;
   if (request.max_completion_tokens) request.max_tokens = request.max_completion_tokens;
   if (request.continue_final_message && request.add_generation_prompt.value_or(false)) {
-    return invalid_argument(
-        "continue_final_message: can't be combined with add_generation_prompt",
-        "continue_final_message");
+    return invalid_argument("continue_final_message: can't be combined with add_generation_prompt",
+                            "continue_final_message");
   }
   return ok_status();
 }

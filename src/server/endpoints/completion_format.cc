@@ -17,7 +17,9 @@ std::string token_label(const std::string& bytes) {
 
 class CompletionFormat : public AnswerFormat {
  public:
-  CompletionFormat(AnswerHead head, const CompletionRequest& request, std::vector<PromptInput> prompts)
+  CompletionFormat(AnswerHead head,
+                   const CompletionRequest& request,
+                   std::vector<PromptInput> prompts)
       : head_(std::move(head)),
         n_(static_cast<std::size_t>(request.params.n)),
         stream_(request.stream),
@@ -122,7 +124,10 @@ class CompletionFormat : public AnswerFormat {
     out += "\n\n";
   }
 
-  void put_whole_choice(JsonOut& json, std::size_t prompt, std::size_t index, const PromptResult& result) {
+  void put_whole_choice(JsonOut& json,
+                        std::size_t prompt,
+                        std::size_t index,
+                        const PromptResult& result) {
     const ChoiceResult& choice = result.choices[index];
     std::string text;
     std::vector<PositionLogprobs> logprobs;
@@ -144,7 +149,8 @@ class CompletionFormat : public AnswerFormat {
     if (with_prompt_logprobs_) put_prompt_logprobs(json, result.prompt_logprobs);
     if (return_token_ids_) {
       put_token_ids(json, "prompt_token_ids", prompts_[prompt].token_ids);
-      put_token_ids(json, "token_ids",
+      put_token_ids(json,
+                    "token_ids",
                     prompt_only_ ? std::span<const TokenId>() : std::span(choice.token_ids));
     }
     json.end_object();

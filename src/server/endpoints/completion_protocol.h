@@ -20,9 +20,9 @@ struct PromptInput {
 };
 
 struct CompletionRequest : GenerationRequest {
-  std::vector<PromptInput> prompts;     // not empty
+  std::vector<PromptInput> prompts;  // not empty
   std::optional<std::int32_t> logprobs;
-  bool prompt_only = false;             // echo with max_tokens 0: the prompt's own logprobs
+  bool prompt_only = false;  // echo with max_tokens 0: the prompt's own logprobs
 };
 
 // `defaults`: the model's sampling parameters, where the client leaves a field out.

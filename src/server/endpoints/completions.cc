@@ -12,7 +12,9 @@ namespace {
 constexpr std::int32_t kDefaultMaxTokens = 16;
 
 // Fills the side that the client left out: ids from text; text from ids if it will be echoed.
-Status tokenise(const ServerContext& context, const CompletionRequest& request, PromptInput& prompt) {
+Status tokenise(const ServerContext& context,
+                const CompletionRequest& request,
+                PromptInput& prompt) {
   const ModelInfo& model = context.engine.model();
   const auto tokenizer = context.engine.tokenizer();
   if (prompt.is_text) {
@@ -23,10 +25,10 @@ Status tokenise(const ServerContext& context, const CompletionRequest& request, 
   }
   for (const TokenId id : prompt.token_ids) {
     if (id >= 0 && id < model.vocab_size) continue;
-    return invalid_argument(fmt::format("prompt: token id {} is not in the vocabulary, 0 to {}",
-                                        id,
-                                        model.vocab_size - 1),
-                            "prompt");
+    return invalid_argument(
+        fmt::format(
+            "prompt: token id {} is not in the vocabulary, 0 to {}", id, model.vocab_size - 1),
+        "prompt");
   }
   if (request.echo) {
     PM_ASSIGN(prompt.text, tokenizer->decode(prompt.token_ids, false));
@@ -34,7 +36,8 @@ Status tokenise(const ServerContext& context, const CompletionRequest& request, 
   return ok_status();
 }
 
-Result<std::vector<Request>> make_requests(const ServerContext& context, CompletionRequest& request) {
+Result<std::vector<Request>> make_requests(const ServerContext& context,
+                                           CompletionRequest& request) {
   std::vector<Request> requests;
   for (PromptInput& prompt : request.prompts) {
     PM_TRY(tokenise(context, request, prompt));
@@ -55,7 +58,9 @@ Result<std::vector<Request>> make_requests(const ServerContext& context, Complet
   return requests;
 }
 
-Status serve(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+Status serve(const ServerContextPtr& context,
+             const HttpRequest& http,
+             const ResponseWriterPtr& writer) {
   PM_ASSIGN(CompletionRequest request,
             parse_completion_request(http.body,
                                      context->engine.model().default_sampling,
@@ -71,7 +76,9 @@ Status serve(const ServerContextPtr& context, const HttpRequest& http, const Res
   return ok_status();
 }
 
-void handle(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+void handle(const ServerContextPtr& context,
+            const HttpRequest& http,
+            const ResponseWriterPtr& writer) {
   const Status status = serve(context, http, writer);
   if (!status.ok()) writer->send(error_response(status.error()));
 }

@@ -16,7 +16,9 @@ constexpr JsonField<D> kFields[] = {
     json_field<&D::skip_special_tokens>("skip_special_tokens"),
 };
 
-Status serve(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+Status serve(const ServerContextPtr& context,
+             const HttpRequest& http,
+             const ResponseWriterPtr& writer) {
   PM_ASSIGN(const DetokenizeRequest request, parse_detokenize_request(http.body));
   PM_TRY(check_model(*context, request.model));
   const auto tokenizer = context->engine.tokenizer();
@@ -36,7 +38,9 @@ Status serve(const ServerContextPtr& context, const HttpRequest& http, const Res
   return ok_status();
 }
 
-void handle(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+void handle(const ServerContextPtr& context,
+            const HttpRequest& http,
+            const ResponseWriterPtr& writer) {
   const Status status = serve(context, http, writer);
   if (!status.ok()) writer->send(error_response(status.error()));
 }

@@ -37,7 +37,9 @@ std::string percent_decoded(std::string_view text) {
   return out;
 }
 
-void handle_list(const ServerContextPtr& context, const HttpRequest&, const ResponseWriterPtr& writer) {
+void handle_list(const ServerContextPtr& context,
+                 const HttpRequest&,
+                 const ResponseWriterPtr& writer) {
   HttpResponse response;
   JsonOut json(response.body);
   json.begin_object().field("object", "list").key("data").begin_array();
@@ -46,7 +48,9 @@ void handle_list(const ServerContextPtr& context, const HttpRequest&, const Resp
   writer->send(std::move(response));
 }
 
-void handle_one(const ServerContextPtr& context, const HttpRequest& request, const ResponseWriterPtr& writer) {
+void handle_one(const ServerContextPtr& context,
+                const HttpRequest& request,
+                const ResponseWriterPtr& writer) {
   const std::string name = percent_decoded(std::string_view(request.path).substr(kPrefix.size()));
   const Status status = check_model(*context, name);
   if (!status.ok()) {

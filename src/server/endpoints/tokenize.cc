@@ -21,12 +21,15 @@ bool has(JsonElement root, const char* key) {
   return root.is_object() && root[key].get(value) == simdjson::SUCCESS && !value.is_null();
 }
 
-Result<std::vector<TokenId>> tokens_of(const ServerContext& context, const TokenizeRequest& request) {
+Result<std::vector<TokenId>> tokens_of(const ServerContext& context,
+                                       const TokenizeRequest& request) {
   if (request.has_messages) return render_chat_tokens(context, request.chat);
   return context.engine.tokenizer()->encode(request.prompt, request.add_special_tokens);
 }
 
-Status serve(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+Status serve(const ServerContextPtr& context,
+             const HttpRequest& http,
+             const ResponseWriterPtr& writer) {
   PM_ASSIGN(const TokenizeRequest request, parse_tokenize_request(http.body));
   PM_TRY(check_model(*context, request.model));
   PM_ASSIGN(const std::vector<TokenId> ids, tokens_of(*context, request));
@@ -45,7 +48,9 @@ Status serve(const ServerContextPtr& context, const HttpRequest& http, const Res
   return ok_status();
 }
 
-void handle(const ServerContextPtr& context, const HttpRequest& http, const ResponseWriterPtr& writer) {
+void handle(const ServerContextPtr& context,
+            const HttpRequest& http,
+            const ResponseWriterPtr& writer) {
   const Status status = serve(context, http, writer);
   if (!status.ok()) writer->send(error_response(status.error()));
 }

@@ -10,7 +10,9 @@ double now_s() {
 }
 
 // Start of the first stop string in `text`, if any.
-std::size_t find_stop(const std::string& text, const std::vector<std::string>& stops, std::string& which) {
+std::size_t find_stop(const std::string& text,
+                      const std::vector<std::string>& stops,
+                      std::string& which) {
   std::size_t best = std::string::npos;
   for (const std::string& stop : stops) {
     const std::size_t at = text.find(stop);

@@ -20,7 +20,7 @@ namespace pagemill {
 
 struct FakeEngineOptions {
   std::int32_t max_model_len = 512;
-  std::size_t max_requests = 4096;             // queued and running; more are refused
+  std::size_t max_requests = 4096;  // queued and running; more are refused
   std::chrono::microseconds step_delay{0};
   std::shared_ptr<const Tokenizer> tokenizer;  // null: make_test_tokenizer()
   bool with_chat_template = true;
@@ -69,7 +69,8 @@ class FakeEngine : public EngineClient {
   std::list<std::unique_ptr<Running>> running_;
   std::uint64_t next_id_ = 1;
   bool draining_ = false, stopping_ = false;
-  std::atomic<std::uint64_t> aborted_{0}, submitted_{0}, prompt_tokens_{0}, generated_{0}, steps_{0};
+  std::atomic<std::uint64_t> aborted_{0}, submitted_{0}, prompt_tokens_{0}, generated_{0},
+      steps_{0};
   std::thread thread_;
 };
 

@@ -88,7 +88,9 @@ void TestClient::send(std::string_view bytes) {
   }
 }
 
-void TestClient::send_request(std::string_view method, std::string_view path, std::string_view body) {
+void TestClient::send_request(std::string_view method,
+                              std::string_view path,
+                              std::string_view body) {
   std::string bytes = fmt::format("{} {} HTTP/1.1\r\nHost: test\r\n", method, path);
   if (method == "POST") {
     bytes += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
@@ -98,7 +100,9 @@ void TestClient::send_request(std::string_view method, std::string_view path, st
   send(bytes);
 }
 
-TestResponse TestClient::request(std::string_view method, std::string_view path, std::string_view body) {
+TestResponse TestClient::request(std::string_view method,
+                                 std::string_view path,
+                                 std::string_view body) {
   send_request(method, path, body);
   return read_response();
 }
@@ -130,7 +134,7 @@ TestResponse TestClient::read_response(std::chrono::seconds timeout) {
     out.complete = buffer_.size() >= size;
     out.body = buffer_.substr(0, size);
     buffer_.erase(0, size);
-  } else if (out.headers["transfer-encoding"] == "chunked") {
+  } else if (out.headers.count("transfer-encoding") > 0) {
     for (;;) {
       while ((end = buffer_.find("\r\n")) == std::string::npos) {
         if (!fill(deadline)) return out;

@@ -13,7 +13,7 @@
 namespace pagemill {
 
 struct TestResponse {
-  int status = 0;  // 0: the connection closed without an answer
+  int status = 0;                              // 0: the connection closed without an answer
   std::map<std::string, std::string> headers;  // names in lower case
   std::string body;                            // chunks joined
   bool complete = false;                       // ended as its framing says

@@ -20,7 +20,8 @@ constexpr const char* kTemplate =
 
 std::string utf8(unsigned code_point) {
   if (code_point < 0x80) return std::string(1, static_cast<char>(code_point));
-  return {static_cast<char>(0xC0 | (code_point >> 6)), static_cast<char>(0x80 | (code_point & 0x3F))};
+  return {static_cast<char>(0xC0 | (code_point >> 6)),
+          static_cast<char>(0x80 | (code_point & 0x3F))};
 }
 
 // The printable stand-ins that byte-level BPE gives to bytes (GPT-2's table).
@@ -35,13 +36,20 @@ json byte_vocabulary() {
 }
 
 json special(TokenId id, const char* content) {
-  return {{"id", id},           {"content", content}, {"single_word", false}, {"lstrip", false},
-          {"rstrip", false},    {"normalized", false}, {"special", true}};
+  return {{"id", id},
+          {"content", content},
+          {"single_word", false},
+          {"lstrip", false},
+          {"rstrip", false},
+          {"normalized", false},
+          {"special", true}};
 }
 
 json tokenizer_json() {
-  const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false},
-                           {"trim_offsets", false}, {"use_regex", false}};
+  const json byte_level = {{"type", "ByteLevel"},
+                           {"add_prefix_space", false},
+                           {"trim_offsets", false},
+                           {"use_regex", false}};
   json out;
   out["version"] = "1.0";
   out["truncation"] = out["padding"] = out["normalizer"] = out["post_processor"] = nullptr;
@@ -49,10 +57,16 @@ json tokenizer_json() {
                          special(kTestImStart, "<|im_start|>"),
                          special(kTestImEnd, "<|im_end|>")};
   out["pre_tokenizer"] = out["decoder"] = byte_level;
-  out["model"] = {{"type", "BPE"},         {"dropout", nullptr},      {"unk_token", nullptr},
-                  {"fuse_unk", false},     {"byte_fallback", false},  {"ignore_merges", false},
-                  {"vocab", byte_vocabulary()}, {"merges", json::array()},
-                  {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}};
+  out["model"] = {{"type", "BPE"},
+                  {"dropout", nullptr},
+                  {"unk_token", nullptr},
+                  {"fuse_unk", false},
+                  {"byte_fallback", false},
+                  {"ignore_merges", false},
+                  {"vocab", byte_vocabulary()},
+                  {"merges", json::array()},
+                  {"continuing_subword_prefix", nullptr},
+                  {"end_of_word_suffix", nullptr}};
   return out;
 }
 
