@@ -14,6 +14,12 @@
 namespace pagemill {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::uint64_t kScenarios = 50;  // some twenty times slower
+#else
+constexpr std::uint64_t kScenarios = 400;
+#endif
+
 std::uint64_t current_seed = 0;
 
 // A failed check aborts: say where to look.
@@ -191,7 +197,7 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   signal(SIGABRT, print_seed);
   const char* scale = std::getenv("PM_SIM_SCALE");
   const char* only = std::getenv("PM_SIM_SEED");
-  const std::uint64_t num_scenarios = 400 * (scale != nullptr ? std::atoi(scale) : 1);
+  const std::uint64_t num_scenarios = kScenarios * (scale != nullptr ? std::atoi(scale) : 1);
   Totals totals;
   for (std::uint64_t i = 0; i < num_scenarios; ++i) {
     const std::uint64_t seed = only != nullptr ? std::strtoull(only, nullptr, 10) : 20261122 + i;
@@ -223,21 +229,21 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       static_cast<unsigned long long>(totals.stopped),
       static_cast<unsigned long long>(totals.aborted),
       static_cast<unsigned long long>(totals.failed));
-  EXPECT_GT(totals.steps, 40000u);
-  EXPECT_GT(totals.preemptions, 500u);
-  EXPECT_GT(totals.depth2_preemptions, 100u);
-  EXPECT_GT(totals.hits, 1000u);
-  EXPECT_GT(totals.resumed_hits, 1000u);
-  EXPECT_GT(totals.chunked, 1000u);
-  EXPECT_GT(totals.copies, 500u);
-  EXPECT_GT(totals.forks, 500u);
-  EXPECT_GT(totals.evictions, 1000u);
-  EXPECT_GT(totals.refused, 10u);
-  EXPECT_GT(totals.queue_full, 10u);
-  EXPECT_GT(totals.finished, 1000u);
-  EXPECT_GT(totals.stopped, 1000u);
-  EXPECT_GT(totals.aborted, 100u);
-  EXPECT_GT(totals.failed, 10u);
+  EXPECT_GT(totals.steps, 40000u * kScenarios / 400);
+  EXPECT_GT(totals.preemptions, 500u * kScenarios / 400);
+  EXPECT_GT(totals.depth2_preemptions, 100u * kScenarios / 400);
+  EXPECT_GT(totals.hits, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.resumed_hits, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.chunked, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.copies, 500u * kScenarios / 400);
+  EXPECT_GT(totals.forks, 500u * kScenarios / 400);
+  EXPECT_GT(totals.evictions, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.refused, 10u * kScenarios / 400);
+  EXPECT_GT(totals.queue_full, 10u * kScenarios / 400);
+  EXPECT_GT(totals.finished, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.stopped, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.aborted, 100u * kScenarios / 400);
+  EXPECT_GT(totals.failed, 10u * kScenarios / 400);
 }
 
 }  // namespace
