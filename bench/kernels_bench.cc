@@ -59,7 +59,7 @@ void run_matmul(benchmark::State& state,
       outputs += n;
     }
     resident += bytes;
-    // A large matrix is generated once; small ones differ, to cost no more than the rotation needs.
+    // Many rows reuse what they read: one copy is enough.
     if (m > 64) break;
   }
   const std::vector<float> x = testing::random_floats(m * shape.cols, rng);
