@@ -1,4 +1,5 @@
-// pagemill bench throughput|latency|serve MODEL: measures the engine in this process, without sockets.
+// pagemill bench throughput|latency|serve MODEL: measures the engine in this process, without
+// sockets.
 //
 //   throughput  the mixed workload, all requests at once
 //   latency     one sequence alone: prefill of 512 tokens, decoding, time to first token
@@ -29,7 +30,8 @@ struct BenchOptions {
   bool sampling = false;
 };
 
-// Everything that makes sampling costly at once: temperature, top-p, top-k, penalties, stop strings.
+// Everything that makes sampling costly at once: temperature, top-p, top-k, penalties, stop
+// strings.
 SamplingParams costly_sampling() {
   SamplingParams params;
   params.temperature = 0.8f;
@@ -76,20 +78,28 @@ void print(json line, const EngineClient& engine) {
   std::fflush(stdout);
 }
 
-Result<std::vector<WorkloadItem>> workload_of(const BenchOptions& options, const EngineClient& engine) {
+Result<std::vector<WorkloadItem>> workload_of(const BenchOptions& options,
+                                              const EngineClient& engine) {
   if (!options.workload_file.empty()) return read_workload(options.workload_file);
-  return mixed_workload(options.num_prompts, options.mean_input, options.mean_output,
-                        engine.model().vocab_size, options.workload_seed);
+  return mixed_workload(options.num_prompts,
+                        options.mean_input,
+                        options.mean_output,
+                        engine.model().vocab_size,
+                        options.workload_seed);
 }
 
-// Other prompts of the same lengths: a repeated run must not find the first one's in the prefix cache.
+// Other prompts of the same lengths: a repeated run must not find the first one's in the prefix
+// cache.
 void shift_tokens(std::vector<WorkloadItem>& items, std::int32_t vocab_size) {
   for (WorkloadItem& item : items) {
     for (TokenId& token : item.prompt_token_ids) token = (token + 1) % vocab_size;
   }
 }
 
-Status measure_workload(const BenchOptions& options, EngineClient& engine, const char* name, double rate) {
+Status measure_workload(const BenchOptions& options,
+                        EngineClient& engine,
+                        const char* name,
+                        double rate) {
   PM_ASSIGN(std::vector<WorkloadItem> items, workload_of(options, engine));
   for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
     if (repeat > 0) shift_tokens(items, engine.model().vocab_size);
@@ -117,14 +127,16 @@ Status measure_workload(const BenchOptions& options, EngineClient& engine, const
 }
 
 // One request alone; its prompt differs each time so that no prefix is found in the cache.
-Result<RunMeasure> run_alone(EngineClient& engine, std::int32_t input_len, std::int32_t output_len,
+Result<RunMeasure> run_alone(EngineClient& engine,
+                             std::int32_t input_len,
+                             std::int32_t output_len,
                              std::uint64_t seed) {
   std::vector<WorkloadItem> items = mixed_workload(1, 4, 4, engine.model().vocab_size, seed);
   items[0].output_len = output_len;
   items[0].prompt_token_ids.resize(input_len);
   for (std::int32_t i = 0; i < input_len; ++i) {
-    items[0].prompt_token_ids[i] =
-        static_cast<TokenId>((seed * 7919 + static_cast<std::uint64_t>(i) * 104729) % engine.model().vocab_size);
+    items[0].prompt_token_ids[i] = static_cast<TokenId>(
+        (seed * 7919 + static_cast<std::uint64_t>(i) * 104729) % engine.model().vocab_size);
   }
   return run_workload(engine, items, greedy());
 }
@@ -151,7 +163,8 @@ using Measure = Status (*)(const BenchOptions&, EngineClient&);
 
 int bench(BenchOptions& options, Measure measure) {
   const double begin = monotonic_seconds();
-  if (const Status status = resolve_model(options.engine); !status.ok()) return fail(status.error());
+  if (const Status status = resolve_model(options.engine); !status.ok())
+    return fail(status.error());
   auto engine = EngineClient::start(options.engine);
   if (!engine.ok()) return fail(engine.error());
   print({{"bench", "start"}, {"load_ms", 1e3 * (monotonic_seconds() - begin)}}, **engine);
@@ -159,32 +172,48 @@ int bench(BenchOptions& options, Measure measure) {
   return status.ok() ? 0 : fail(status.error());
 }
 
-void add_measure(CLI::App& parent, const char* name, const char* what, ExitStatus& status, Measure measure) {
+void add_measure(
+    CLI::App& parent, const char* name, const char* what, ExitStatus& status, Measure measure) {
   CLI::App* command = parent.add_subcommand(name, what);
   auto options = std::make_shared<BenchOptions>();
   add_engine_options(*command, options->engine);
   command->add_option("--repeats", options->repeats, "Runs, each a line")->capture_default_str();
-  command->add_option("--workload", options->workload_file, "JSON lines with prompt_token_ids and output_len");
-  command->add_option("--num-prompts", options->num_prompts, "Requests of the mixed workload")->capture_default_str();
-  command->add_option("--input-len", options->mean_input, "Mean prompt tokens")->capture_default_str();
-  command->add_option("--output-len", options->mean_output, "Mean output tokens")->capture_default_str();
+  command->add_option(
+      "--workload", options->workload_file, "JSON lines with prompt_token_ids and output_len");
+  command->add_option("--num-prompts", options->num_prompts, "Requests of the mixed workload")
+      ->capture_default_str();
+  command->add_option("--input-len", options->mean_input, "Mean prompt tokens")
+      ->capture_default_str();
+  command->add_option("--output-len", options->mean_output, "Mean output tokens")
+      ->capture_default_str();
   command->add_option("--rate", options->rate, "serve: requests a second")->capture_default_str();
-  command->add_option("--workload-seed", options->workload_seed, "Seed of the mixed workload")->capture_default_str();
-  command->add_flag("--sampling", options->sampling, "With temperature, top-p, top-k, penalties and stop strings");
+  command->add_option("--workload-seed", options->workload_seed, "Seed of the mixed workload")
+      ->capture_default_str();
+  command->add_flag("--sampling",
+                    options->sampling,
+                    "With temperature, top-p, top-k, penalties and stop strings");
   command->callback([options, measure, &status] { status.code = bench(*options, measure); });
 }
 
 }  // namespace
 
 void add_bench(CLI::App& app, ExitStatus& status) {
-  CLI::App* command = app.add_subcommand("bench", "Measure throughput, latency, or serving under load");
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure throughput, latency, or serving under load");
   command->require_subcommand(1);
-  add_measure(*command, "throughput", "The mixed workload, all requests at once", status,
+  add_measure(*command,
+              "throughput",
+              "The mixed workload, all requests at once",
+              status,
               [](const BenchOptions& options, EngineClient& engine) {
                 return measure_workload(options, engine, "throughput", 0);
               });
-  add_measure(*command, "latency", "One sequence alone: prefill and decode", status, measure_latency);
-  add_measure(*command, "serve", "The mixed workload under Poisson arrivals", status,
+  add_measure(
+      *command, "latency", "One sequence alone: prefill and decode", status, measure_latency);
+  add_measure(*command,
+              "serve",
+              "The mixed workload under Poisson arrivals",
+              status,
               [](const BenchOptions& options, EngineClient& engine) {
                 return measure_workload(options, engine, "serve", options.rate);
               });

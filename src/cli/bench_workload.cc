@@ -17,7 +17,8 @@
 namespace pagemill::cli {
 namespace {
 
-// SplitMix64 (Steele et al., OOPSLA 2014): the standard library's distributions differ between platforms.
+// SplitMix64 (Steele et al., OOPSLA 2014): the standard library's distributions differ between
+// platforms.
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
@@ -36,15 +37,17 @@ class Random {
   std::uint64_t state_;
 };
 
-// Log-normal lengths clipped to [low, high] whose mean is `mean`: mu by bisection over the same normals.
-std::vector<std::int32_t> lengths(Random& random, std::int32_t count, double mean, double sigma, double low,
-                                  double high) {
+// Log-normal lengths clipped to [low, high] whose mean is `mean`: mu by bisection over the same
+// normals.
+std::vector<std::int32_t> lengths(
+    Random& random, std::int32_t count, double mean, double sigma, double low, double high) {
   std::vector<double> normals(count);
   for (double& z : normals) z = random.normal();
   const auto sample = [&](double mu) {
     std::vector<std::int32_t> values;
     for (double z : normals) {
-      values.push_back(static_cast<std::int32_t>(std::clamp(std::round(std::exp(mu + sigma * z)), low, high)));
+      values.push_back(
+          static_cast<std::int32_t>(std::clamp(std::round(std::exp(mu + sigma * z)), low, high)));
     }
     return values;
   };
@@ -68,9 +71,11 @@ class Recorder {
     const double now = monotonic_seconds();
     const std::lock_guard lock(mutex_);
     bool has_tokens = false;
-    for (const CompletionDelta& completion : delta.completions) has_tokens |= !completion.token_ids.empty();
+    for (const CompletionDelta& completion : delta.completions)
+      has_tokens |= !completion.token_ids.empty();
     if (has_tokens) {
-      (last_[index] == begin_[index] ? measure_.ttft_s : measure_.itl_s).push_back(now - last_[index]);
+      (last_[index] == begin_[index] ? measure_.ttft_s : measure_.itl_s)
+          .push_back(now - last_[index]);
       last_[index] = now;
     }
     if (!delta.finished) return;
@@ -110,8 +115,11 @@ class Recorder {
 
 }  // namespace
 
-std::vector<WorkloadItem> mixed_workload(std::int32_t count, double mean_input, double mean_output,
-                                         std::int32_t vocab_size, std::uint64_t seed) {
+std::vector<WorkloadItem> mixed_workload(std::int32_t count,
+                                         double mean_input,
+                                         double mean_output,
+                                         std::int32_t vocab_size,
+                                         std::uint64_t seed) {
   Random random(seed);
   const std::vector<std::int32_t> inputs = lengths(random, count, mean_input, 1.0, 4, 1024);
   const std::vector<std::int32_t> outputs = lengths(random, count, mean_output, 0.9, 4, 512);
@@ -136,14 +144,17 @@ Result<std::vector<WorkloadItem>> read_workload(const std::string& path) {
       items.push_back({object.at("prompt_token_ids").get<std::vector<TokenId>>(),
                        object.at("output_len").get<std::int32_t>()});
     } catch (const nlohmann::json::exception&) {
-      return corrupt(fmt::format("{}:{}: expected an object with prompt_token_ids and output_len", path, number));
+      return corrupt(fmt::format(
+          "{}:{}: expected an object with prompt_token_ids and output_len", path, number));
     }
   }
   return items;
 }
 
-Result<RunMeasure> run_workload(EngineClient& engine, const std::vector<WorkloadItem>& items,
-                                const SamplingParams& params, double rate) {
+Result<RunMeasure> run_workload(EngineClient& engine,
+                                const std::vector<WorkloadItem>& items,
+                                const SamplingParams& params,
+                                double rate) {
   Recorder recorder(items.size());
   Random random(1);
   const double begin = monotonic_seconds();
@@ -159,8 +170,8 @@ Result<RunMeasure> run_workload(EngineClient& engine, const std::vector<Workload
     request.params.max_tokens = items[i].output_len;
     request.params.ignore_eos = true;
     recorder.submitted(i);
-    auto submitted = engine.submit(std::move(request),
-                                   [&recorder, i](const RequestDelta& delta) { recorder.take(i, delta); });
+    auto submitted = engine.submit(
+        std::move(request), [&recorder, i](const RequestDelta& delta) { recorder.take(i, delta); });
     if (!submitted.ok()) recorder.failed(submitted.error());
   }
   return recorder.wait(begin);

@@ -15,8 +15,8 @@ struct WorkloadItem {
   std::int32_t output_len = 0;
 };
 
-// `count` requests with log-normal lengths (sigma 1.0 in, 0.9 out; clipped to 4..1024 and 4..512) scaled to the
-// given means, of random tokens: the same for the same seed on every machine.
+// `count` requests with log-normal lengths (sigma 1.0 in, 0.9 out; clipped to 4..1024 and 4..512)
+// scaled to the given means, of random tokens: the same for the same seed on every machine.
 std::vector<WorkloadItem> mixed_workload(std::int32_t count,
                                          double mean_input,
                                          double mean_output,
@@ -34,8 +34,8 @@ struct RunMeasure {
   std::vector<double> e2e_s;   // [requests]
 };
 
-// Submits every item (at `rate` requests/s by a Poisson process, or all at once if 0) and waits for all. EOS is
-// ignored, so that every run does the same work.
+// Submits every item (at `rate` requests/s by a Poisson process, or all at once if 0) and waits for
+// all. EOS is ignored, so that every run does the same work.
 Result<RunMeasure> run_workload(EngineClient& engine,
                                 const std::vector<WorkloadItem>& items,
                                 const SamplingParams& params,

@@ -23,14 +23,18 @@ struct ChatOptions {
 };
 
 // Streams the answer to stdout and returns it whole.
-Result<std::string> answer(EngineClient& engine, const json& messages, const SamplingParams& params) {
+Result<std::string> answer(EngineClient& engine,
+                           const json& messages,
+                           const SamplingParams& params) {
   const json context = {{"messages", messages}, {"add_generation_prompt", true}};
   PM_ASSIGN(const std::string text, engine.chat_template()->render(context.dump()));
   Request request;
   request.params = params;
   PM_ASSIGN(request.prompt_token_ids, engine.tokenizer()->encode(text, false));
-  const auto room = engine.model().max_model_len - static_cast<std::int32_t>(request.prompt_token_ids.size());
-  if (room < 1) return invalid_argument("the conversation is longer than the model's context; type /clear");
+  const auto room =
+      engine.model().max_model_len - static_cast<std::int32_t>(request.prompt_token_ids.size());
+  if (room < 1)
+    return invalid_argument("the conversation is longer than the model's context; type /clear");
   request.params.max_tokens = std::min(request.params.max_tokens, room);
 
   std::mutex mutex;
@@ -57,7 +61,8 @@ Result<std::string> answer(EngineClient& engine, const json& messages, const Sam
 }
 
 int chat(ChatOptions& options) {
-  if (const Status status = resolve_model(options.engine); !status.ok()) return fail(status.error());
+  if (const Status status = resolve_model(options.engine); !status.ok())
+    return fail(status.error());
   auto engine = EngineClient::start(options.engine);
   if (!engine.ok()) return fail(engine.error());
   if (!(*engine)->chat_template()) {
@@ -74,7 +79,8 @@ int chat(ChatOptions& options) {
                          : json::array({{{"role", "system"}, {"content", options.system}}});
   json messages = start;
   std::string line;
-  while ((is_terminal ? std::cerr << "> " << std::flush : std::cerr), std::getline(std::cin, line)) {
+  while ((is_terminal ? std::cerr << "> " << std::flush : std::cerr),
+         std::getline(std::cin, line)) {
     if (line == "/exit") break;
     if (line == "/clear") messages = start;
     if (line.empty() || line == "/clear") continue;

@@ -1,4 +1,5 @@
-// The subcommands of `pagemill`, one file each. Each adds itself to the application and runs from its callback.
+// The subcommands of `pagemill`, one file each. Each adds itself to the application and runs from
+// its callback.
 #pragma once
 
 #include <CLI/CLI.hpp>

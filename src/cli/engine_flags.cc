@@ -6,39 +6,52 @@
 namespace pagemill::cli {
 
 void add_engine_options(CLI::App& command, EngineOptions& options) {
-  command.add_option("MODEL", options.model, "A GGUF file, a Hugging Face directory, or 'demo'")->required();
-  command.add_option("--dtype", options.dtype,
-                     "auto (weights as stored), float32 or bfloat16 (converted; GGUF is expanded)")
+  command.add_option("MODEL", options.model, "A GGUF file, a Hugging Face directory, or 'demo'")
+      ->required();
+  command
+      .add_option("--dtype",
+                  options.dtype,
+                  "auto (weights as stored), float32 or bfloat16 (converted; GGUF is expanded)")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
   command.add_option("--kv-cache-dtype", options.kv_cache_dtype, "auto, float32 or bfloat16")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
-  command.add_option("--chat-template", options.chat_template,
+  command.add_option("--chat-template",
+                     options.chat_template,
                      "A Jinja file, or one of chatml, llama2, vicuna (default: the model's)");
-  command.add_option("--threads", options.threads,
+  command.add_option("--threads",
+                     options.threads,
                      "Compute threads (default: one per physical core that the process may use)");
   command.add_option("--block-size", options.block_size, "Tokens of a KV block, a multiple of 16")
       ->capture_default_str();
   command
-      .add_option("--kv-cache-memory", options.kv_cache_memory_bytes,
+      .add_option("--kv-cache-memory",
+                  options.kv_cache_memory_bytes,
                   "Most that the KV cache may grow to, e.g. 2GiB (default: half of free memory)")
       ->transform(CLI::AsSizeValue(false));
-  command.add_option("--max-model-len", options.max_model_len,
+  command.add_option("--max-model-len",
+                     options.max_model_len,
                      "Most tokens of a sequence, prompt and output (default: the model's)");
-  command.add_option("--max-num-batched-tokens", options.max_num_batched_tokens, "Most tokens of a step")
+  command
+      .add_option(
+          "--max-num-batched-tokens", options.max_num_batched_tokens, "Most tokens of a step")
       ->capture_default_str();
   command.add_option("--max-num-seqs", options.max_num_seqs, "Most sequences that run at once")
       ->capture_default_str();
-  command.add_option("--max-queued-requests", options.max_queued_requests,
-                     "Most requests that wait; past it clients hear 429")
+  command
+      .add_option("--max-queued-requests",
+                  options.max_queued_requests,
+                  "Most requests that wait; past it clients hear 429")
       ->capture_default_str();
-  command.add_flag("!--no-prefix-caching", options.enable_prefix_caching,
+  command.add_flag("!--no-prefix-caching",
+                   options.enable_prefix_caching,
                    "Do not keep full blocks for prompts that begin alike");
   command.add_option("--scheduling-policy", options.scheduling_policy, "fcfs or priority")
       ->check(CLI::IsMember({"fcfs", "priority"}))
       ->capture_default_str();
-  command.add_option("--seed", options.seed, "Base for requests without a seed (default: from the clock)");
+  command.add_option(
+      "--seed", options.seed, "Base for requests without a seed (default: from the clock)");
 }
 
 Status resolve_model(EngineOptions& options) {

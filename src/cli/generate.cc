@@ -1,8 +1,9 @@
-// pagemill generate MODEL: one prompt streamed to the terminal, or a file of prompts as an offline batch.
+// pagemill generate MODEL: one prompt streamed to the terminal, or a file of prompts as an offline
+// batch.
 //
-// --prompts takes JSON lines, each {"prompt": TEXT} or {"prompt_token_ids": [..]} or {"messages": [..]}, with an
-// optional "id" and sampling fields of its own ("max_tokens", "temperature", ...). --output gets a JSON line for each,
-// in the order of the input.
+// --prompts takes JSON lines, each {"prompt": TEXT} or {"prompt_token_ids": [..]} or {"messages":
+// [..]}, with an optional "id" and sampling fields of its own ("max_tokens", "temperature", ...).
+// --output gets a JSON line for each, in the order of the input.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -44,14 +45,18 @@ struct BatchItem {
 };
 
 Result<std::vector<TokenId>> encode_messages(const EngineClient& engine, const json& messages) {
-  if (!engine.chat_template()) return invalid_argument("the model has no chat template (--chat-template)");
+  if (!engine.chat_template())
+    return invalid_argument("the model has no chat template (--chat-template)");
   const json context = {{"messages", messages}, {"add_generation_prompt", true}};
   PM_ASSIGN(const std::string text, engine.chat_template()->render(context.dump()));
   return engine.tokenizer()->encode(text, false);
 }
 
-Result<std::vector<TokenId>> encode_prompt(const EngineClient& engine, const std::string& text, bool chat) {
-  if (!engine.tokenizer()) return invalid_argument("the model has no tokenizer: give prompt_token_ids");
+Result<std::vector<TokenId>> encode_prompt(const EngineClient& engine,
+                                           const std::string& text,
+                                           bool chat) {
+  if (!engine.tokenizer())
+    return invalid_argument("the model has no tokenizer: give prompt_token_ids");
   if (chat) return encode_messages(engine, json::array({{{"role", "user"}, {"content", text}}}));
   return engine.tokenizer()->encode(text, true);
 }
@@ -82,7 +87,10 @@ Status read_sampling(const json& object, SamplingParams* params) {
   return ok_status();
 }
 
-Status read_item(const EngineClient& engine, const std::string& line, const SamplingParams& defaults, bool chat,
+Status read_item(const EngineClient& engine,
+                 const std::string& line,
+                 const SamplingParams& defaults,
+                 bool chat,
                  BatchItem* item) {
   const json object = json::parse(line, nullptr, false);
   if (!object.is_object()) return invalid_argument("expected a JSON object");
@@ -97,7 +105,8 @@ Status read_item(const EngineClient& engine, const std::string& line, const Samp
     return ok_status();
   }
   if (!object.contains("prompt") || !object["prompt"].is_string()) {
-    return invalid_argument("expected a field prompt (string), prompt_token_ids or messages", "prompt");
+    return invalid_argument("expected a field prompt (string), prompt_token_ids or messages",
+                            "prompt");
   }
   PM_ASSIGN(item->request.prompt_token_ids,
             encode_prompt(engine, object["prompt"].get<std::string>(), chat));
@@ -129,7 +138,8 @@ class BatchRun {
     item.token_ids.resize(item.request.params.n);
     item.finish_reasons.resize(item.request.params.n);
     while (!item.error) {
-      auto submitted = engine_.submit(item.request, [this, index](const RequestDelta& delta) { take(index, delta); });
+      auto submitted = engine_.submit(
+          item.request, [this, index](const RequestDelta& delta) { take(index, delta); });
       if (submitted.ok()) return;
       if (submitted.error().code != ErrorCode::kResourceExhausted) item.error = submitted.error();
       if (!item.error) wait_for_progress();
@@ -167,8 +177,14 @@ class BatchRun {
   void show_progress(double seconds) const {
     constexpr std::size_t kBarWidth = 30;
     const std::size_t filled = items_.empty() ? kBarWidth : kBarWidth * num_done_ / items_.size();
-    fmt::print(stderr, "{}[{}{}] {}/{} prompts, {} tokens, {:.1f} tokens/s", is_terminal_ ? "\r" : "",
-               std::string(filled, '#'), std::string(kBarWidth - filled, '.'), num_done_, items_.size(), num_tokens_,
+    fmt::print(stderr,
+               "{}[{}{}] {}/{} prompts, {} tokens, {:.1f} tokens/s",
+               is_terminal_ ? "\r" : "",
+               std::string(filled, '#'),
+               std::string(kBarWidth - filled, '.'),
+               num_done_,
+               items_.size(),
+               num_tokens_,
                static_cast<double>(num_tokens_) / std::max(seconds, 1e-9));
     std::fflush(stderr);
   }
@@ -201,7 +217,8 @@ json to_json(const BatchItem& item) {
   return line;
 }
 
-Result<std::vector<BatchItem>> read_batch(const EngineClient& engine, const GenerateOptions& options) {
+Result<std::vector<BatchItem>> read_batch(const EngineClient& engine,
+                                          const GenerateOptions& options) {
   std::ifstream file(options.prompts_file);
   if (!file) return not_found(fmt::format("--prompts: cannot open '{}'", options.prompts_file));
   const SamplingParams defaults = options.sampling.apply(engine.model().default_sampling);
@@ -211,9 +228,11 @@ Result<std::vector<BatchItem>> read_batch(const EngineClient& engine, const Gene
     if (line.empty()) continue;
     BatchItem item;
     item.line = number;
-    if (const Status status = read_item(engine, line, defaults, options.chat, &item); !status.ok()) {
+    if (const Status status = read_item(engine, line, defaults, options.chat, &item);
+        !status.ok()) {
       item.error = status.error();
-      item.error->message = fmt::format("{}:{}: {}", options.prompts_file, number, item.error->message);
+      item.error->message =
+          fmt::format("{}:{}: {}", options.prompts_file, number, item.error->message);
     }
     items.push_back(std::move(item));
   }
@@ -226,7 +245,8 @@ int generate_batch(EngineClient& engine, const GenerateOptions& options) {
   std::ofstream file;
   if (!options.output_file.empty()) {
     file.open(options.output_file);
-    if (!file) return fail(io_error(fmt::format("--output: cannot write '{}'", options.output_file)));
+    if (!file)
+      return fail(io_error(fmt::format("--output: cannot write '{}'", options.output_file)));
   }
   BatchRun(engine, *items).run();
   std::ostream& out = options.output_file.empty() ? std::cout : file;
@@ -245,7 +265,8 @@ int generate_one(EngineClient& engine, const GenerateOptions& options) {
   Request request;
   request.prompt_token_ids = std::move(prompt).value();
   request.params = options.sampling.apply(engine.model().default_sampling);
-  if (request.params.n != 1) return fail(invalid_argument("--n: one answer is streamed; use --prompts for more"));
+  if (request.params.n != 1)
+    return fail(invalid_argument("--n: one answer is streamed; use --prompts for more"));
   std::mutex mutex;
   std::condition_variable finished;
   bool done = false;
@@ -272,23 +293,30 @@ int generate(GenerateOptions& options) {
   if (options.prompt.empty() == options.prompts_file.empty()) {
     return fail(invalid_argument("give either -p TEXT or --prompts FILE"));
   }
-  if (const Status status = resolve_model(options.engine); !status.ok()) return fail(status.error());
+  if (const Status status = resolve_model(options.engine); !status.ok())
+    return fail(status.error());
   auto engine = EngineClient::start(options.engine);
   if (!engine.ok()) return fail(engine.error());
-  return options.prompts_file.empty() ? generate_one(**engine, options) : generate_batch(**engine, options);
+  return options.prompts_file.empty() ? generate_one(**engine, options)
+                                      : generate_batch(**engine, options);
 }
 
 }  // namespace
 
 void add_generate(CLI::App& app, ExitStatus& status) {
-  CLI::App* command = app.add_subcommand("generate", "Generate from a prompt, or from a file of prompts");
+  CLI::App* command =
+      app.add_subcommand("generate", "Generate from a prompt, or from a file of prompts");
   auto options = std::make_shared<GenerateOptions>();
   add_engine_options(*command, options->engine);
   options->sampling.add_to(*command);
-  command->add_option("-p,--prompt", options->prompt, "The prompt; its continuation is streamed to the terminal");
-  command->add_flag("--chat", options->chat, "Prompts are a user's messages: apply the chat template");
-  command->add_option("--prompts", options->prompts_file, "A file of JSON lines, each with a prompt");
-  command->add_option("--output", options->output_file, "Where --prompts writes its JSON lines (default: stdout)");
+  command->add_option(
+      "-p,--prompt", options->prompt, "The prompt; its continuation is streamed to the terminal");
+  command->add_flag(
+      "--chat", options->chat, "Prompts are a user's messages: apply the chat template");
+  command->add_option(
+      "--prompts", options->prompts_file, "A file of JSON lines, each with a prompt");
+  command->add_option(
+      "--output", options->output_file, "Where --prompts writes its JSON lines (default: stdout)");
   command->callback([options, &status] { status.code = generate(*options); });
 }
 

@@ -39,8 +39,11 @@ void print_tensors(const Checkpoint& checkpoint, bool each) {
   }
   if (!each) return;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    fmt::print("  {:<48} {:<6} {:<16} {}\n", tensor.name, dtype_info(tensor.view.dtype).name,
-               shape_of(tensor.view), tensor.source_name == tensor.name ? "" : tensor.source_name);
+    fmt::print("  {:<48} {:<6} {:<16} {}\n",
+               tensor.name,
+               dtype_info(tensor.view.dtype).name,
+               shape_of(tensor.view),
+               tensor.source_name == tensor.name ? "" : tensor.source_name);
   }
 }
 
@@ -65,16 +68,21 @@ Status print_memory(const InspectOptions& options, const LoadedModel& loaded) {
   PM_ASSIGN(const MemoryBudget budget,
             plan_memory(options.engine, spec.kv_specs, loaded.kv_dtype, spec.max_model_len));
   fmt::print("memory plan\n");
-  fmt::print("  weights          {} packed\n", mebibytes(static_cast<std::int64_t>(spec.weight_bytes)));
+  fmt::print("  weights          {} packed\n",
+             mebibytes(static_cast<std::int64_t>(spec.weight_bytes)));
   fmt::print("  free             {}\n", mebibytes(budget.free_bytes));
   fmt::print("  KV cache         {} at most: {} blocks of {} tokens, {} bytes a token ({})\n",
-             mebibytes(budget.kv_cache_bytes), budget.num_blocks, budget.block_size,
-             budget.bytes_per_block / budget.block_size, dtype_info(loaded.kv_dtype).name);
+             mebibytes(budget.kv_cache_bytes),
+             budget.num_blocks,
+             budget.block_size,
+             budget.bytes_per_block / budget.block_size,
+             dtype_info(loaded.kv_dtype).name);
   return ok_status();
 }
 
 int inspect(InspectOptions& options) {
-  if (const Status status = resolve_model(options.engine); !status.ok()) return fail(status.error());
+  if (const Status status = resolve_model(options.engine); !status.ok())
+    return fail(status.error());
   auto loaded = load_engine_model(options.engine);
   if (!loaded.ok()) return fail(loaded.error());
   const ModelSpec& spec = loaded->model->spec();
@@ -85,13 +93,19 @@ int inspect(InspectOptions& options) {
   fmt::print("computes in        {} ({})\n", spec.dtype, to_string(loaded->isa));
   fmt::print("layers             {}\n", spec.num_layers);
   fmt::print("hidden size        {}\n", spec.hidden_size);
-  for (const char* key : {"intermediate_size", "num_attention_heads", "num_key_value_heads", "rope_theta",
-                          "rope_scaling", "sliding_window"}) {
-    if (config.contains(key) && !config[key].is_null()) fmt::print("{:<18} {}\n", key, config[key].dump());
+  for (const char* key : {"intermediate_size",
+                          "num_attention_heads",
+                          "num_key_value_heads",
+                          "rope_theta",
+                          "rope_scaling",
+                          "sliding_window"}) {
+    if (config.contains(key) && !config[key].is_null())
+      fmt::print("{:<18} {}\n", key, config[key].dump());
   }
   fmt::print("max model len      {}\n", spec.max_model_len);
   print_tensors(*loaded->checkpoint, options.tensors);
-  if (const Status status = print_memory(options, *loaded); !status.ok()) return fail(status.error());
+  if (const Status status = print_memory(options, *loaded); !status.ok())
+    return fail(status.error());
   print_tokenizer(*loaded);
   return 0;
 }

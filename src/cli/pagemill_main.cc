@@ -10,7 +10,8 @@
 
 int main(int argc, char** argv) {
   using namespace pagemill;
-  CLI::App app("Pagemill: serves large language models with PagedAttention and continuous batching");
+  CLI::App app(
+      "Pagemill: serves large language models with PagedAttention and continuous batching");
   app.require_subcommand(1);
   app.set_version_flag("--version", PAGEMILL_VERSION);
   std::string log_level = "info";

@@ -12,7 +12,8 @@ namespace pagemill::cli {
 
 // Only what was given on the command line; the rest keeps the model's defaults.
 struct SamplingFlags {
-  std::optional<float> temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
+  std::optional<float> temperature, top_p, min_p, presence_penalty, frequency_penalty,
+      repetition_penalty;
   std::optional<std::int32_t> top_k, max_tokens, min_tokens, n;
   std::vector<std::string> stop;
   bool ignore_eos = false;

@@ -21,21 +21,28 @@ int serve(ServeOptions& options) {
   if (options.server.served_model_names.empty() && options.engine.model == "demo") {
     options.server.served_model_names = {"demo"};
   }
-  if (const char* key = std::getenv("PAGEMILL_API_KEY"); key != nullptr && options.server.api_key.empty()) {
+  if (const char* key = std::getenv("PAGEMILL_API_KEY");
+      key != nullptr && options.server.api_key.empty()) {
     options.server.api_key = key;
   }
-  if (const Status status = resolve_model(options.engine); !status.ok()) return fail(status.error());
+  if (const Status status = resolve_model(options.engine); !status.ok())
+    return fail(status.error());
   auto engine = EngineClient::start(options.engine);
   if (!engine.ok()) return fail(engine.error());
-  options.server.cache_config = {{"block_size", std::to_string(options.engine.block_size)},
-                                 {"num_blocks", std::to_string((*engine)->stats().num_blocks)},
-                                 {"enable_prefix_caching", options.engine.enable_prefix_caching ? "True" : "False"},
-                                 {"cache_dtype", options.engine.kv_cache_dtype}};
+  options.server.cache_config = {
+      {"block_size", std::to_string(options.engine.block_size)},
+      {"num_blocks", std::to_string((*engine)->stats().num_blocks)},
+      {"enable_prefix_caching", options.engine.enable_prefix_caching ? "True" : "False"},
+      {"cache_dtype", options.engine.kv_cache_dtype}};
   auto server = Server::start(**engine, options.server);
   if (!server.ok()) return fail(server.error());
   const ModelInfo& model = (*engine)->model();
-  spdlog::info("{} ({}, {} M parameters, max_model_len {}) serves on {} after {:.0f} ms", model.path, model.dtype,
-               model.num_parameters / 1000000, model.max_model_len, (*server)->url(),
+  spdlog::info("{} ({}, {} M parameters, max_model_len {}) serves on {} after {:.0f} ms",
+               model.path,
+               model.dtype,
+               model.num_parameters / 1000000,
+               model.max_model_len,
+               (*server)->url(),
                1e3 * (monotonic_seconds() - begin));
   const bool clean = (*server)->wait_for_signal();
   if (!clean) spdlog::warn("requests were still running when the drain timeout ended");
@@ -50,19 +57,27 @@ void add_serve(CLI::App& app, ExitStatus& status) {
   ServerOptions& server = options->server;
   add_engine_options(*command, options->engine);
   command->add_option("--host", server.host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", server.port, "Port to listen on, 0 for an unused one")->capture_default_str();
-  command->add_option("--served-model-name", server.served_model_names,
+  command->add_option("--port", server.port, "Port to listen on, 0 for an unused one")
+      ->capture_default_str();
+  command->add_option("--served-model-name",
+                      server.served_model_names,
                       "Names that requests may use as `model` (default: the file's)");
-  command->add_option("--api-key", server.api_key, "Key that clients must send (or PAGEMILL_API_KEY)");
-  command->add_option("--metrics-prefix", server.metrics_prefix, "Prefix of metric names; 'vllm' suits its dashboards")
+  command->add_option(
+      "--api-key", server.api_key, "Key that clients must send (or PAGEMILL_API_KEY)");
+  command
+      ->add_option("--metrics-prefix",
+                   server.metrics_prefix,
+                   "Prefix of metric names; 'vllm' suits its dashboards")
       ->capture_default_str();
   command->add_option("--max-connections", server.max_connections, "Most connections open at once")
       ->capture_default_str();
   command->add_option("--max-body-size", server.max_body_bytes, "Largest request body, e.g. 32MiB")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
-  command->add_option("--drain-timeout", server.drain_timeout_s,
-                      "Seconds that running requests may go on after SIGTERM")
+  command
+      ->add_option("--drain-timeout",
+                   server.drain_timeout_s,
+                   "Seconds that running requests may go on after SIGTERM")
       ->capture_default_str();
   command->callback([options, &status] { status.code = serve(*options); });
 }

@@ -17,12 +17,12 @@
 namespace pagemill {
 
 struct ModelInfo {
-  std::string path;           // as given
-  std::string architecture;   // "LlamaForCausalLM"
+  std::string path;          // as given
+  std::string architecture;  // "LlamaForCausalLM"
   std::int32_t vocab_size = 0;
   std::int32_t max_model_len = 0;  // prompt + output tokens of one sequence
   std::int64_t num_parameters = 0;
-  std::string dtype;          // what it computes in: "Q4_1", "BF16"
+  std::string dtype;  // what it computes in: "Q4_1", "BF16"
   // From generation_config.json or the GGUF file: defaults where a client leaves a field out.
   SamplingParams default_sampling;
   std::vector<TokenId> eos_token_ids;
@@ -31,12 +31,13 @@ struct ModelInfo {
 // What /metrics reads; a snapshot, cheap, from any thread.
 struct EngineStats {
   std::int32_t num_requests_running = 0, num_requests_waiting = 0;
-  double kv_cache_usage = 0;       // referenced blocks / blocks, 0..1
-  double kv_cache_waste = 0;       // empty slots in referenced blocks / slots in referenced blocks
-  std::int32_t num_blocks = 0, num_blocks_free = 0, num_blocks_cached = 0, num_blocks_referenced = 0;
+  double kv_cache_usage = 0;  // referenced blocks / blocks, 0..1
+  double kv_cache_waste = 0;  // empty slots in referenced blocks / slots in referenced blocks
+  std::int32_t num_blocks = 0, num_blocks_free = 0, num_blocks_cached = 0,
+               num_blocks_referenced = 0;
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;  // in tokens
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, steps = 0;
-  double step_seconds = 0;         // spent in steps since start
+  double step_seconds = 0;             // spent in steps since start
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;
 };
@@ -56,8 +57,8 @@ class EngineClient {
   // The model's chat template, --chat-template's, or null.
   virtual std::shared_ptr<const ChatTemplate> chat_template() const = 0;
 
-  // Validates and queues. kInvalidArgument (with `param`), kResourceExhausted when the queue is full,
-  // kUnavailable while draining. Any thread. `request.id` and arrival_time are assigned here.
+  // Validates and queues. kInvalidArgument (with `param`), kResourceExhausted when the queue is
+  // full, kUnavailable while draining. Any thread. `request.id` and arrival_time are assigned here.
   virtual Result<RequestId> submit(Request request, OnDelta on_delta) = 0;
   // Ends the request with finish_reason "abort" and frees its blocks within a step. Unknown and
   // finished ids are ignored. Any thread.
@@ -66,7 +67,8 @@ class EngineClient {
   virtual bool drain(double timeout_s) = 0;
 
   virtual EngineStats stats() const = 0;
-  // Called once with each finished request's RequestDelta, for metrics; set before the first submit.
+  // Called once with each finished request's RequestDelta, for metrics; set before the first
+  // submit.
   virtual void set_on_finished(OnDelta on_finished) = 0;
 };
 

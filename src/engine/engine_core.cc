@@ -73,13 +73,15 @@ Status EngineCore::submit(Request request, EngineClient::OnDelta on_delta, bool 
   {
     std::lock_guard lock(mutex_);
     if (draining_ || stopping_) {
-      return Error{ErrorCode::kUnavailable, "the engine is shutting down and takes no new requests", {}};
+      return Error{
+          ErrorCode::kUnavailable, "the engine is shutting down and takes no new requests", {}};
     }
     if (stats_.num_requests_waiting + num_submitted_ >= max_queued_requests_) {
-      return Error{ErrorCode::kResourceExhausted,
-                   fmt::format("{} requests are waiting already (--max-queued-requests); try again later",
-                               max_queued_requests_),
-                   {}};
+      return Error{
+          ErrorCode::kResourceExhausted,
+          fmt::format("{} requests are waiting already (--max-queued-requests); try again later",
+                      max_queued_requests_),
+          {}};
     }
     {
       std::lock_guard active_lock(active_mutex_);
@@ -100,7 +102,8 @@ bool EngineCore::drain(double timeout_s) {
     draining_ = true;
   }
   std::unique_lock lock(active_mutex_);
-  return idle_.wait_for(lock, std::chrono::duration<double>(timeout_s), [this] { return num_active_ == 0; });
+  return idle_.wait_for(
+      lock, std::chrono::duration<double>(timeout_s), [this] { return num_active_ == 0; });
 }
 
 EngineStats EngineCore::stats() const {
@@ -189,7 +192,8 @@ void EngineCore::execute() {
 
 void EngineCore::push_output(OutputBatch batch) {
   const bool is_empty = batch.started.empty() && batch.admitted.empty() &&
-                        batch.prompt_logprobs.empty() && batch.events.empty() && batch.ended.empty();
+                        batch.prompt_logprobs.empty() && batch.events.empty() &&
+                        batch.ended.empty();
   if (is_empty) return;
   if (batch.commit_time == 0) batch.commit_time = monotonic_seconds();
   while (!outputs_.try_push(std::move(batch))) {

@@ -1,7 +1,8 @@
-// EngineCore: the loop. Takes commands, plans a step, runs it, commits it, hands the outcome to the output thread.
+// EngineCore: the loop. Takes commands, plans a step, runs it, commits it, hands the outcome to the
+// output thread.
 //
-// Threads: clients call submit(), abort() and finish_sequence(); the engine thread alone touches the scheduler and
-// the runner; the output thread alone touches the OutputProcessor.
+// Threads: clients call submit(), abort() and finish_sequence(); the engine thread alone touches
+// the scheduler and the runner; the output thread alone touches the OutputProcessor.
 #pragma once
 
 #include <atomic>
@@ -32,7 +33,8 @@ class EngineCore {
   void start();
   void set_on_finished(EngineClient::OnDelta on_finished);
 
-  // The request is valid and has its id. kResourceExhausted when max_queued_requests wait, kUnavailable while draining.
+  // The request is valid and has its id. kResourceExhausted when max_queued_requests wait,
+  // kUnavailable while draining.
   Status submit(Request request, EngineClient::OnDelta on_delta, bool hide_logprobs);
   void abort(RequestId id);
   bool drain(double timeout_s);

@@ -8,23 +8,23 @@
 namespace pagemill {
 
 struct EngineOptions {
-  std::string model;                        // a GGUF file or a Hugging Face directory
-  std::string dtype = "auto";               // auto | float32 | bfloat16; a GGUF file is expanded unless auto
-  std::string kv_cache_dtype = "auto";      // auto | float32 | bfloat16
-  std::string chat_template;                // a file or a built-in name; empty: the model's own
-  std::int32_t threads = 0;                 // 0: default_num_threads()
-  std::int32_t block_size = 16;             // tokens, a multiple of 16
-  std::int64_t kv_cache_memory_bytes = 0;   // 0: a share of free memory
-  std::int32_t max_model_len = 0;           // 0: the model's
+  std::string model;           // a GGUF file or a Hugging Face directory
+  std::string dtype = "auto";  // auto | float32 | bfloat16; a GGUF file is expanded unless auto
+  std::string kv_cache_dtype = "auto";     // auto | float32 | bfloat16
+  std::string chat_template;               // a file or a built-in name; empty: the model's own
+  std::int32_t threads = 0;                // 0: default_num_threads()
+  std::int32_t block_size = 16;            // tokens, a multiple of 16
+  std::int64_t kv_cache_memory_bytes = 0;  // 0: a share of free memory
+  std::int32_t max_model_len = 0;          // 0: the model's
   std::int32_t max_num_batched_tokens = 2048;
   std::int32_t max_num_seqs = 256;
   std::int32_t max_queued_requests = 4096;
   bool enable_prefix_caching = true;
-  std::string scheduling_policy = "fcfs";   // fcfs | priority
-  std::uint64_t seed = 0;                   // base for requests without a seed; 0: from the clock
+  std::string scheduling_policy = "fcfs";  // fcfs | priority
+  std::uint64_t seed = 0;                  // base for requests without a seed; 0: from the clock
   // Tests only.
   std::optional<std::int32_t> num_blocks_override;
-  bool poison_free_blocks = false;          // fill free and fresh blocks with NaN
+  bool poison_free_blocks = false;  // fill free and fresh blocks with NaN
 };
 
 }  // namespace pagemill

@@ -26,14 +26,16 @@ Result<std::optional<DType>> parse_dtype(const std::string& name, const char* op
 
 // A directory without tokenizer files serves token ids only.
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const Checkpoint& checkpoint) {
-  if (checkpoint.format() == CheckpointFormat::kGguf) return Tokenizer::from_gguf(checkpoint.path());
+  if (checkpoint.format() == CheckpointFormat::kGguf)
+    return Tokenizer::from_gguf(checkpoint.path());
   const std::filesystem::path directory(checkpoint.path());
   for (const char* file : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
     if (std::filesystem::exists(directory / file)) {
       return Tokenizer::from_directory(checkpoint.path());
     }
   }
-  spdlog::warn("{}: no tokenizer.json, vocab.json or tokenizer.model: token ids only", checkpoint.path());
+  spdlog::warn("{}: no tokenizer.json, vocab.json or tokenizer.model: token ids only",
+               checkpoint.path());
   return std::shared_ptr<const Tokenizer>();
 }
 
@@ -57,7 +59,8 @@ Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const std::string
   return ChatTemplate::compile(std::move(source), *tokenizer);
 }
 
-// What a weight of the checkpoint is computed in under --dtype auto. f16 checkpoints are kept in 16 bits as bf16.
+// What a weight of the checkpoint is computed in under --dtype auto. f16 checkpoints are kept in 16
+// bits as bf16.
 std::optional<DType> auto_compute(const Checkpoint& checkpoint) {
   if (checkpoint.format() == CheckpointFormat::kGguf) return std::nullopt;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
@@ -113,25 +116,30 @@ ModelInfo describe(const EngineOptions& options, const LoadedModel& loaded) {
 
 Result<LoadedModel> load_engine_model(const EngineOptions& options) {
   PM_ASSIGN(std::optional<DType> compute, parse_dtype(options.dtype, "dtype"));
-  PM_ASSIGN(const std::optional<DType> kv_dtype, parse_dtype(options.kv_cache_dtype, "kv-cache-dtype"));
+  PM_ASSIGN(const std::optional<DType> kv_dtype,
+            parse_dtype(options.kv_cache_dtype, "kv-cache-dtype"));
   LoadedModel loaded;
   PM_ASSIGN(loaded.isa, choose_isa());
-  loaded.pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : default_num_threads());
+  loaded.pool =
+      std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : default_num_threads());
   loaded.comm = make_single_communicator();
   PM_ASSIGN(loaded.checkpoint, Checkpoint::open(options.model));
   if (!compute) compute = auto_compute(*loaded.checkpoint);
 
   // The vocabulary takes about as long as packing the weights: both at once.
-  auto tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(*loaded.checkpoint); });
+  auto tokenizer =
+      std::async(std::launch::async, [&] { return load_tokenizer(*loaded.checkpoint); });
   auto model = load_model(*loaded.checkpoint,
                           {.isa = loaded.isa,
                            .compute = compute,
                            .max_tokens = options.max_num_batched_tokens,
                            .max_logits_rows = kMaxLogitsRows},
-                          *loaded.pool, *loaded.comm);
+                          *loaded.pool,
+                          *loaded.comm);
   PM_ASSIGN(loaded.tokenizer, tokenizer.get());
   PM_ASSIGN(loaded.model, std::move(model));
-  PM_ASSIGN(loaded.chat_template, load_chat_template(options.chat_template, loaded.tokenizer.get()));
+  PM_ASSIGN(loaded.chat_template,
+            load_chat_template(options.chat_template, loaded.tokenizer.get()));
   loaded.info = describe(options, loaded);
   const bool computes_in_f32 = loaded.info.dtype == dtype_info(DType::kF32).name;
   loaded.kv_dtype = kv_dtype.value_or(computes_in_f32 ? DType::kF32 : DType::kBF16);

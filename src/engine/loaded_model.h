@@ -27,8 +27,8 @@ struct LoadedModel {
   std::unique_ptr<Communicator> comm;
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer;          // null: the model has none, token ids only
-  std::shared_ptr<const ChatTemplate> chat_template;   // null: none
+  std::shared_ptr<const Tokenizer> tokenizer;         // null: the model has none, token ids only
+  std::shared_ptr<const ChatTemplate> chat_template;  // null: none
   DType kv_dtype = DType::kBF16;
   ModelInfo info;  // max_model_len as the model has it
 };

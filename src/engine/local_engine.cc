@@ -19,18 +19,27 @@ std::uint64_t mix(std::uint64_t x) {
 }
 
 Status check_options(const EngineOptions& options) {
-  const auto require = [](bool ok, const char* option, std::int64_t value, const char* what) -> Status {
+  const auto require =
+      [](bool ok, const char* option, std::int64_t value, const char* what) -> Status {
     if (ok) return ok_status();
     return invalid_argument(fmt::format("--{}: expected {}, got {}", option, what, value), option);
   };
-  PM_TRY(require(options.block_size >= 16 && options.block_size % 16 == 0 && options.block_size <= 256,
-                 "block-size", options.block_size, "a multiple of 16 from 16 to 256"));
-  PM_TRY(require(options.max_num_batched_tokens >= 1, "max-num-batched-tokens",
-                 options.max_num_batched_tokens, "at least 1"));
-  PM_TRY(require(options.max_num_seqs >= 1, "max-num-seqs", options.max_num_seqs, "at least 1"));
-  PM_TRY(require(options.max_queued_requests >= 1, "max-queued-requests", options.max_queued_requests,
+  PM_TRY(
+      require(options.block_size >= 16 && options.block_size % 16 == 0 && options.block_size <= 256,
+              "block-size",
+              options.block_size,
+              "a multiple of 16 from 16 to 256"));
+  PM_TRY(require(options.max_num_batched_tokens >= 1,
+                 "max-num-batched-tokens",
+                 options.max_num_batched_tokens,
                  "at least 1"));
-  PM_TRY(require(options.threads >= 0 && options.threads <= 1024, "threads", options.threads, "0..1024"));
+  PM_TRY(require(options.max_num_seqs >= 1, "max-num-seqs", options.max_num_seqs, "at least 1"));
+  PM_TRY(require(options.max_queued_requests >= 1,
+                 "max-queued-requests",
+                 options.max_queued_requests,
+                 "at least 1"));
+  PM_TRY(require(
+      options.threads >= 0 && options.threads <= 1024, "threads", options.threads, "0..1024"));
   PM_TRY(require(options.max_model_len >= 0, "max-model-len", options.max_model_len, "at least 0"));
   return ok_status();
 }
@@ -60,34 +69,43 @@ Status LocalEngine::init() {
   const ModelSpec& spec = loaded_.model->spec();
   if (options_.max_model_len > loaded_.info.max_model_len) {
     return invalid_argument(fmt::format("--max-model-len: the model's positions end at {}, got {}",
-                                        loaded_.info.max_model_len, options_.max_model_len),
+                                        loaded_.info.max_model_len,
+                                        options_.max_model_len),
                             "max-model-len");
   }
-  PM_ASSIGN(memory_, plan_memory(options_, spec.kv_specs, loaded_.kv_dtype, loaded_.info.max_model_len));
+  PM_ASSIGN(memory_,
+            plan_memory(options_, spec.kv_specs, loaded_.kv_dtype, loaded_.info.max_model_len));
   if (options_.max_model_len == 0 && memory_.max_model_len < loaded_.info.max_model_len) {
-    spdlog::warn("max_model_len lowered from {} to {} tokens: what the KV cache holds (--kv-cache-memory)",
-                 loaded_.info.max_model_len, memory_.max_model_len);
+    spdlog::warn(
+        "max_model_len lowered from {} to {} tokens: what the KV cache holds (--kv-cache-memory)",
+        loaded_.info.max_model_len,
+        memory_.max_model_len);
   }
   loaded_.info.max_model_len = memory_.max_model_len;
-  PM_ASSIGN(KvStorage kv, KvStorage::create(spec.kv_specs, loaded_.kv_dtype, options_.block_size,
-                                            memory_.num_blocks));
+  PM_ASSIGN(
+      KvStorage kv,
+      KvStorage::create(spec.kv_specs, loaded_.kv_dtype, options_.block_size, memory_.num_blocks));
   PM_ASSIGN(const SchedulingPolicy policy, parse_scheduling_policy(options_.scheduling_policy));
-  SchedulerConfig config{.kv_groups = spec.kv_specs,
-                         .num_blocks = memory_.num_blocks,
-                         .block_size = options_.block_size,
-                         .max_model_len = loaded_.info.max_model_len,
-                         .max_num_batched_tokens = options_.max_num_batched_tokens,
-                         .max_num_seqs = options_.max_num_seqs,
-                         .max_queued_requests = options_.max_queued_requests,
-                         .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
-                         .policy = policy,
-                         .eos_token_ids = loaded_.info.eos_token_ids,
-                         .cache_identity = fmt::format("{}:{}:{}", options_.model, loaded_.info.dtype,
-                                                       dtype_info(loaded_.kv_dtype).name)};
+  SchedulerConfig config{
+      .kv_groups = spec.kv_specs,
+      .num_blocks = memory_.num_blocks,
+      .block_size = options_.block_size,
+      .max_model_len = loaded_.info.max_model_len,
+      .max_num_batched_tokens = options_.max_num_batched_tokens,
+      .max_num_seqs = options_.max_num_seqs,
+      .max_queued_requests = options_.max_queued_requests,
+      .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
+      .policy = policy,
+      .eos_token_ids = loaded_.info.eos_token_ids,
+      .cache_identity = fmt::format(
+          "{}:{}:{}", options_.model, loaded_.info.dtype, dtype_info(loaded_.kv_dtype).name)};
   PM_ASSIGN(std::unique_ptr<Scheduler> scheduler, Scheduler::create(std::move(config)));
   scheduler_ = scheduler.get();
   auto runner = std::make_unique<ModelRunner>(
-      *loaded_.model, std::move(kv), *loaded_.pool, loaded_.isa,
+      *loaded_.model,
+      std::move(kv),
+      *loaded_.pool,
+      loaded_.isa,
       RunnerOptions{.block_size = options_.block_size,
                     .max_num_batched_tokens = options_.max_num_batched_tokens,
                     .max_num_seqs = options_.max_num_seqs,
@@ -102,7 +120,8 @@ Status LocalEngine::init() {
 // As vLLM: a bad word is forbidden at the start of a text and after a space.
 Status LocalEngine::tokenize_bad_words(SamplingParams& params) const {
   for (const std::string& word : params.bad_words) {
-    if (!loaded_.tokenizer) return invalid_argument("bad_words: the model has no tokenizer", "bad_words");
+    if (!loaded_.tokenizer)
+      return invalid_argument("bad_words: the model has no tokenizer", "bad_words");
     for (const char* prefix : {"", " "}) {
       PM_ASSIGN(std::vector<TokenId> ids, loaded_.tokenizer->encode(prefix + word, false));
       if (!ids.empty()) params.bad_words_token_ids.push_back(std::move(ids));
@@ -115,28 +134,36 @@ Status LocalEngine::prepare(Request& request) const {
   SamplingParams& params = request.params;
   const std::int32_t vocab_size = loaded_.info.vocab_size;
   PM_TRY(validate(params, vocab_size));
-  if (request.prompt_token_ids.empty()) return invalid_argument("the prompt has no tokens", "prompt");
+  if (request.prompt_token_ids.empty())
+    return invalid_argument("the prompt has no tokens", "prompt");
   for (TokenId token : request.prompt_token_ids) {
     if (token < 0 || token >= vocab_size) {
       return invalid_argument(
-          fmt::format("token id {} is outside the vocabulary 0..{}", token, vocab_size - 1), "prompt");
+          fmt::format("token id {} is outside the vocabulary 0..{}", token, vocab_size - 1),
+          "prompt");
     }
   }
   const auto prompt_len = static_cast<std::int64_t>(request.prompt_token_ids.size());
   if (prompt_len + params.max_tokens > loaded_.info.max_model_len) {
-    return invalid_argument(
-        fmt::format("this model's maximum context length is {} tokens, but {} were requested ({} in the prompt, "
-                    "{} for the output)",
-                    loaded_.info.max_model_len, prompt_len + params.max_tokens, prompt_len, params.max_tokens),
-        prompt_len >= loaded_.info.max_model_len ? "prompt" : "max_tokens");
+    return invalid_argument(fmt::format("this model's maximum context length is {} tokens, but {} "
+                                        "were requested ({} in the prompt, "
+                                        "{} for the output)",
+                                        loaded_.info.max_model_len,
+                                        prompt_len + params.max_tokens,
+                                        prompt_len,
+                                        params.max_tokens),
+                            prompt_len >= loaded_.info.max_model_len ? "prompt" : "max_tokens");
   }
-  const std::int64_t needed = scheduler_->blocks_at_full_length(static_cast<std::int32_t>(prompt_len),
-                                                                params.max_tokens, params.num_sequences());
+  const std::int64_t needed = scheduler_->blocks_at_full_length(
+      static_cast<std::int32_t>(prompt_len), params.max_tokens, params.num_sequences());
   if (needed > memory_.num_blocks - 1) {
-    return invalid_argument(
-        fmt::format("the request needs {} KV blocks at its longest ({} sequences of {} tokens), the cache has {}",
-                    needed, params.num_sequences(), prompt_len + params.max_tokens, memory_.num_blocks - 1),
-        params.num_sequences() > 1 ? "n" : "max_tokens");
+    return invalid_argument(fmt::format("the request needs {} KV blocks at its longest ({} "
+                                        "sequences of {} tokens), the cache has {}",
+                                        needed,
+                                        params.num_sequences(),
+                                        prompt_len + params.max_tokens,
+                                        memory_.num_blocks - 1),
+                            params.num_sequences() > 1 ? "n" : "max_tokens");
   }
   if (!params.stop.empty() && !loaded_.tokenizer) {
     return invalid_argument("stop: the model has no tokenizer; use stop_token_ids", "stop");

@@ -17,12 +17,16 @@ class LocalEngine final : public EngineClient {
 
   const ModelInfo& model() const override { return loaded_.info; }
   std::shared_ptr<const Tokenizer> tokenizer() const override { return loaded_.tokenizer; }
-  std::shared_ptr<const ChatTemplate> chat_template() const override { return loaded_.chat_template; }
+  std::shared_ptr<const ChatTemplate> chat_template() const override {
+    return loaded_.chat_template;
+  }
   Result<RequestId> submit(Request request, OnDelta on_delta) override;
   void abort(RequestId id) override { core_->abort(id); }
   bool drain(double timeout_s) override { return core_->drain(timeout_s); }
   EngineStats stats() const override { return core_->stats(); }
-  void set_on_finished(OnDelta on_finished) override { core_->set_on_finished(std::move(on_finished)); }
+  void set_on_finished(OnDelta on_finished) override {
+    core_->set_on_finished(std::move(on_finished));
+  }
 
   const MemoryBudget& memory() const { return memory_; }
 

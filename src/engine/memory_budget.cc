@@ -58,11 +58,14 @@ std::int64_t available_memory_bytes() {
   constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
   const auto meminfo = read_key("/proc/meminfo", "MemAvailable");
   std::int64_t available = meminfo ? *meminfo * 1024 : kUnknown;
-  const auto v2 = cgroup_available("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
-                                   "/sys/fs/cgroup/memory.stat", "inactive_file");
+  const auto v2 = cgroup_available("/sys/fs/cgroup/memory.max",
+                                   "/sys/fs/cgroup/memory.current",
+                                   "/sys/fs/cgroup/memory.stat",
+                                   "inactive_file");
   const auto v1 = cgroup_available("/sys/fs/cgroup/memory/memory.limit_in_bytes",
                                    "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                                   "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
+                                   "/sys/fs/cgroup/memory/memory.stat",
+                                   "total_inactive_file");
   for (const auto& limit : {v2, v1}) {
     if (limit) available = std::min(available, *limit);
   }
@@ -84,23 +87,32 @@ Result<MemoryBudget> plan_memory(const EngineOptions& options,
   const std::int64_t per_sequence = blocks_for(budget.max_model_len, options.block_size) * groups;
 
   std::int64_t bytes = options.kv_cache_memory_bytes;
-  if (bytes <= 0) bytes = static_cast<std::int64_t>(kDefaultKvShare * static_cast<double>(budget.free_bytes));
-  const std::int64_t affordable = options.num_blocks_override.value_or(
-      static_cast<std::int32_t>(std::min<std::int64_t>(bytes / budget.bytes_per_block, kMaxBlocks)));
+  if (bytes <= 0)
+    bytes = static_cast<std::int64_t>(kDefaultKvShare * static_cast<double>(budget.free_bytes));
+  const std::int64_t affordable = options.num_blocks_override.value_or(static_cast<std::int32_t>(
+      std::min<std::int64_t>(bytes / budget.bytes_per_block, kMaxBlocks)));
   // One block more than the sequences hold: the null block.
-  budget.num_blocks = static_cast<std::int32_t>(std::min(affordable, per_sequence * options.max_num_seqs + 1));
+  budget.num_blocks =
+      static_cast<std::int32_t>(std::min(affordable, per_sequence * options.max_num_seqs + 1));
   budget.kv_cache_bytes = budget.num_blocks * budget.bytes_per_block;
 
   const std::int64_t fits = (budget.num_blocks - 1) / groups * options.block_size;
   if (fits < budget.max_model_len && (is_explicit || fits < options.block_size)) {
     return invalid_argument(
-        fmt::format("the KV cache has {} bytes: {} blocks of {} tokens ({} bytes each), but one sequence of {} "
+        fmt::format("the KV cache has {} bytes: {} blocks of {} tokens ({} bytes each), but one "
+                    "sequence of {} "
                     "tokens needs {}; raise --kv-cache-memory to {} or lower --max-model-len",
-                    bytes, affordable, options.block_size, budget.bytes_per_block, budget.max_model_len,
-                    per_sequence + 1, (per_sequence + 1) * budget.bytes_per_block),
+                    bytes,
+                    affordable,
+                    options.block_size,
+                    budget.bytes_per_block,
+                    budget.max_model_len,
+                    per_sequence + 1,
+                    (per_sequence + 1) * budget.bytes_per_block),
         "kv_cache_memory");
   }
-  budget.max_model_len = static_cast<std::int32_t>(std::min<std::int64_t>(fits, budget.max_model_len));
+  budget.max_model_len =
+      static_cast<std::int32_t>(std::min<std::int64_t>(fits, budget.max_model_len));
   return budget;
 }
 

@@ -9,7 +9,7 @@ namespace pagemill {
 struct OutputProcessor::SequenceOutput {
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
-  CompletionDelta delta;          // not yet published
+  CompletionDelta delta;  // not yet published
   double cumulative_logprob = 0;
   std::int32_t num_tokens = 0;
   bool finished = false;
@@ -100,7 +100,8 @@ OutputProcessor::RequestOutputState* OutputProcessor::touch(RequestId id) {
 void OutputProcessor::spell(PositionLogprobs& logprobs) const {
   if (!tokenizer_) return;
   logprobs.chosen.text = tokenizer_->token_bytes(logprobs.chosen.token);
-  for (TokenLogprob& candidate : logprobs.top) candidate.text = tokenizer_->token_bytes(candidate.token);
+  for (TokenLogprob& candidate : logprobs.top)
+    candidate.text = tokenizer_->token_bytes(candidate.token);
 }
 
 void OutputProcessor::handle_prompt_logprobs(PromptLogprobsEvent event) {
@@ -128,7 +129,8 @@ void OutputProcessor::handle_event(SequenceEvent event, double now) {
   if (!sequence.finished && event.finish_reason != FinishReason::kNone) {
     sequence.delta.stop_token = event.stop_token;
     if (event.finish_reason == FinishReason::kError) {
-      request->error = Error{ErrorCode::kInternal, "the model produced values that are not finite", {}};
+      request->error =
+          Error{ErrorCode::kInternal, "the model produced values that are not finite", {}};
     }
     finish_sequence(*request, sequence, event.finish_reason);
   }
@@ -189,9 +191,11 @@ void OutputProcessor::end_request(const OutputBatch::Ended& ended) {
   }
 }
 
-// Of best_of finished sequences the n with the highest cumulative logprob are returned, the best as index 0.
+// Of best_of finished sequences the n with the highest cumulative logprob are returned, the best as
+// index 0.
 void OutputProcessor::rank_and_release(RequestOutputState& request) {
-  std::stable_sort(request.sequences.begin(), request.sequences.end(),
+  std::stable_sort(request.sequences.begin(),
+                   request.sequences.end(),
                    [](const SequenceOutput& a, const SequenceOutput& b) {
                      return a.cumulative_logprob > b.cumulative_logprob;
                    });

@@ -1,5 +1,6 @@
-// OutputProcessor: turns the scheduler's token events into what a client reads: text, stop strings, logprobs with
-// their spelling, usage. It runs on the output thread, off the engine's step path, and owns all that it touches.
+// OutputProcessor: turns the scheduler's token events into what a client reads: text, stop strings,
+// logprobs with their spelling, usage. It runs on the output thread, off the engine's step path,
+// and owns all that it touches.
 #pragma once
 
 #include <cstdint>

@@ -47,7 +47,8 @@ StopMatcher::Match StopMatcher::push(std::string_view piece) {
     return match;
   }
   std::size_t withheld = 0;
-  for (const std::string& stop : stop_) withheld = std::max(withheld, partial_match(pending_, stop));
+  for (const std::string& stop : stop_)
+    withheld = std::max(withheld, partial_match(pending_, stop));
   match.text = pending_.substr(0, pending_.size() - withheld);
   pending_.erase(0, pending_.size() - withheld);
   return match;

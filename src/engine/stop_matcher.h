@@ -1,5 +1,5 @@
-// StopMatcher: finds stop strings in a growing text, however it is cut into pieces, and withholds what may still
-// become one.
+// StopMatcher: finds stop strings in a growing text, however it is cut into pieces, and withholds
+// what may still become one.
 #pragma once
 
 #include <optional>
@@ -15,10 +15,11 @@ class StopMatcher {
   StopMatcher(std::vector<std::string> stop, bool include_stop);
 
   struct Match {
-    std::string text;                  // what may be shown now
-    std::optional<std::string> stop;   // the stop string that ended the text; nothing follows it
+    std::string text;                 // what may be shown now
+    std::optional<std::string> stop;  // the stop string that ended the text; nothing follows it
   };
-  // Appends `piece`. Of several stop strings the one that ends first wins; of those the one that starts first.
+  // Appends `piece`. Of several stop strings the one that ends first wins; of those the one that
+  // starts first.
   Match push(std::string_view piece);
   // The text is over: what was withheld.
   std::string finish();

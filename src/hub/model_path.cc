@@ -13,7 +13,8 @@ constexpr const char* kDemoFile = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 }  // namespace
 
 std::string pagemill_home() {
-  if (const char* home = std::getenv("PAGEMILL_HOME"); home != nullptr && *home != '\0') return home;
+  if (const char* home = std::getenv("PAGEMILL_HOME"); home != nullptr && *home != '\0')
+    return home;
   const char* user_home = std::getenv("HOME");
   return std::string(user_home != nullptr ? user_home : ".") + "/.cache/pagemill";
 }
@@ -23,12 +24,16 @@ Result<std::string> resolve_model_path(const std::string& model) {
   if (model == "demo") {
     const std::string path = (std::filesystem::path(pagemill_home()) / kDemoFile).string();
     if (std::filesystem::exists(path, ignored)) return path;
-    return not_found(fmt::format(
-        "the demo model is not there: expected {}; fetch it with `make demo` or scripts/fetch_demo.py", path));
+    return not_found(
+        fmt::format("the demo model is not there: expected {}; fetch it with `make demo` or "
+                    "scripts/fetch_demo.py",
+                    path));
   }
   if (std::filesystem::exists(model, ignored)) return model;
-  return not_found(fmt::format(
-      "MODEL '{}': no such file or directory; expected a .gguf file, a Hugging Face directory or 'demo'", model));
+  return not_found(
+      fmt::format("MODEL '{}': no such file or directory; expected a .gguf file, a Hugging Face "
+                  "directory or 'demo'",
+                  model));
 }
 
 }  // namespace pagemill

@@ -1,4 +1,5 @@
-// ForwardBatch: one step's tokens as the model sees them. Its arrays live in buffers of fixed size and address.
+// ForwardBatch: one step's tokens as the model sees them. Its arrays live in buffers of fixed size
+// and address.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +12,18 @@
 namespace pagemill {
 
 struct KvGroupBatch {
-  std::span<const std::int64_t> slot_mapping;       // [num_tokens]
-  std::span<const AttentionSequence> sequences;     // [num_sequences]
+  std::span<const std::int64_t> slot_mapping;    // [num_tokens]
+  std::span<const AttentionSequence> sequences;  // [num_sequences]
 };
 
 struct ForwardBatch {
-  std::span<const TokenId> token_ids;               // [num_tokens]
-  std::span<const std::int32_t> positions;          // [num_tokens]
-  std::span<const std::int32_t> prompt_lens;        // [num_tokens]; of the token's sequence (dynamic RoPE)
-  std::span<const std::int32_t> adapter_index;      // [num_tokens]; 0 is no adapter
-  std::span<const KvGroupBatch> groups;             // [num_kv_groups]
-  std::span<const std::int32_t> logits_rows;        // rows of the hidden state that need logits
+  std::span<const TokenId> token_ids;       // [num_tokens]
+  std::span<const std::int32_t> positions;  // [num_tokens]
+  std::span<const std::int32_t>
+      prompt_lens;  // [num_tokens]; of the token's sequence (dynamic RoPE)
+  std::span<const std::int32_t> adapter_index;  // [num_tokens]; 0 is no adapter
+  std::span<const KvGroupBatch> groups;         // [num_kv_groups]
+  std::span<const std::int32_t> logits_rows;    // rows of the hidden state that need logits
 };
 
 }  // namespace pagemill

@@ -40,13 +40,20 @@ Result<KvStorage> KvStorage::create(std::span<const KvSpec> specs,
                       round_up_to_page(storage.groups_.back().layout.block_bytes() * num_blocks);
   }
   // NORESERVE: the pool may be larger than what is free now; the budget is checked by MemoryBudget.
-  void* base = mmap(nullptr, storage.bytes_, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(nullptr,
+                    storage.bytes_,
+                    PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                    -1,
+                    0);
   if (base == MAP_FAILED) {
-    return Error{ErrorCode::kResourceExhausted,
-                 fmt::format("cannot reserve {} bytes of address space for the KV cache ({} blocks): {}",
-                             storage.bytes_, num_blocks, std::strerror(errno)),
-                 "kv_cache_memory"};
+    return Error{
+        ErrorCode::kResourceExhausted,
+        fmt::format("cannot reserve {} bytes of address space for the KV cache ({} blocks): {}",
+                    storage.bytes_,
+                    num_blocks,
+                    std::strerror(errno)),
+        "kv_cache_memory"};
   }
   storage.base_ = static_cast<std::byte*>(base);
   storage.layers_.resize(num_layers);

@@ -1,7 +1,8 @@
 // KvStorage: the bytes behind block ids. The control plane knows ids only.
 //
-// Each layer's K and V is one range of address space for all blocks, laid out as kernels/attention.h
-// says. The system gives it memory when a block is first written, so a large pool costs nothing at start.
+// Each layer's K and V is one range of address space for all blocks, laid out as
+// kernels/attention.h says. The system gives it memory when a block is first written, so a large
+// pool costs nothing at start.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +19,8 @@ namespace pagemill {
 
 class KvStorage {
  public:
-  // Reserves address space for `num_blocks` blocks of `block_size` tokens in every layer of every group.
-  // kResourceExhausted if the system refuses it.
+  // Reserves address space for `num_blocks` blocks of `block_size` tokens in every layer of every
+  // group. kResourceExhausted if the system refuses it.
   static Result<KvStorage> create(std::span<const KvSpec> specs,
                                   DType dtype,
                                   std::int32_t block_size,
@@ -36,7 +37,8 @@ class KvStorage {
 
   // Copies block `source` to `target` in every layer of the group.
   void copy_block(std::int32_t group, BlockId source, BlockId target);
-  // Fills a block with NaN in every layer of the group: tests show that an unwritten slot reaches no output.
+  // Fills a block with NaN in every layer of the group: tests show that an unwritten slot reaches
+  // no output.
   void poison_block(std::int32_t group, BlockId block);
 
   // Bytes of one block in all layers of all groups, K and V.

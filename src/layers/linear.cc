@@ -55,8 +55,11 @@ Result<LinearGroup> LinearGroup::load(const LoadContext& context,
     const std::int64_t shape[] = {spec.out_features, in_features};
     PM_ASSIGN(const CheckpointTensor* tensor,
               require_tensor(context.checkpoint, spec.name + ".weight", shape));
-    auto packed = pack_matrix(context.isa, tensor->view,
-                              context.compute.value_or(tensor->view.dtype), spec.order, context.pool);
+    auto packed = pack_matrix(context.isa,
+                              tensor->view,
+                              context.compute.value_or(tensor->view.dtype),
+                              spec.order,
+                              context.pool);
     if (!packed.ok()) {
       Error error = std::move(packed).error();
       error.message = tensor->file + ": " + tensor->source_name + ": " + error.message;

@@ -1,4 +1,5 @@
-// Linear layers over packed weights, grouped where they share an input, and the activations they read.
+// Linear layers over packed weights, grouped where they share an input, and the activations they
+// read.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,8 @@ struct LoadContext {
   ThreadPool& pool;
 };
 
-// Prepared activations of a step, one buffer per format in use. Written by rows, read by LinearGroup::run.
+// Prepared activations of a step, one buffer per format in use. Written by rows, read by
+// LinearGroup::run.
 class Activations {
  public:
   Activations(Isa isa, std::int64_t max_rows, std::int64_t max_cols)
@@ -50,7 +52,7 @@ class Activations {
 
 // One weight of a group and where it comes from.
 struct LinearSpec {
-  std::string name;            // Hugging Face's, without ".weight" and ".bias"
+  std::string name;  // Hugging Face's, without ".weight" and ".bias"
   std::int64_t out_features = 0;
   bool bias = false;
   RowOrder order = {};
@@ -71,7 +73,8 @@ class LinearGroup {
     float* y = nullptr;  // [num_rows, out_features], row stride ldy (elements)
     std::int64_t ldy = 0;
   };
-  // outputs: one per weight, in the order of the specs. `accumulate` adds to y (the residual stream).
+  // outputs: one per weight, in the order of the specs. `accumulate` adds to y (the residual
+  // stream).
   void run(ThreadPool& pool,
            const Activations& x,
            std::int64_t num_rows,

@@ -49,7 +49,8 @@ Result<RotaryEmbedding> RotaryEmbedding::create(const json& config,
   if (!freq_factors.empty()) {
     if (freq_factors.size() != rope.inv_freq_.size()) {
       return corrupt(fmt::format("rope_freqs.weight: expected {} factors, got {}",
-                                 rope.inv_freq_.size(), freq_factors.size()));
+                                 rope.inv_freq_.size(),
+                                 freq_factors.size()));
     }
     for (std::size_t i = 0; i < freq_factors.size(); ++i) rope.inv_freq_[i] /= freq_factors[i];
     return rope;
@@ -74,7 +75,8 @@ Status RotaryEmbedding::init_scaling(const json& scaling, const json& config) {
     return invalid_argument(
         fmt::format("config: rope_scaling.factor: expected >= 1, got {}", factor_));
   }
-  const double original = number(scaling, "original_max_position_embeddings",
+  const double original = number(scaling,
+                                 "original_max_position_embeddings",
                                  number(config, "original_max_position_embeddings", 0));
   if (original > 0) original_max_positions_ = static_cast<std::int32_t>(original);
 
@@ -88,9 +90,10 @@ Status RotaryEmbedding::init_scaling(const json& scaling, const json& config) {
   } else if (type == "yarn") {
     init_yarn(scaling, config);
   } else {
-    return unsupported(fmt::format(
-        "config: rope_scaling.rope_type '{}' is not supported; known: default, linear, dynamic, llama3, yarn",
-        type));
+    return unsupported(
+        fmt::format("config: rope_scaling.rope_type '{}' is not supported; known: default, linear, "
+                    "dynamic, llama3, yarn",
+                    type));
   }
   const double stretched = (original > 0 ? original : max_positions_) * factor_;
   max_positions_ = std::max(max_positions_, static_cast<std::int32_t>(std::min(stretched, 1e9)));

@@ -1,7 +1,7 @@
 // Rotary position embedding with the scalings that Hugging Face configs use.
 //
-// Sources: Su et al., "RoFormer" (arXiv 2104.09864); YaRN, Peng et al. (arXiv 2309.00071); the formulas and the
-// defaults of missing keys are those of Transformers' modeling_rope_utils.
+// Sources: Su et al., "RoFormer" (arXiv 2104.09864); YaRN, Peng et al. (arXiv 2309.00071); the
+// formulas and the defaults of missing keys are those of Transformers' modeling_rope_utils.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace pagemill {
 class RotaryEmbedding {
  public:
   // Reads rope_theta, rope_scaling, partial_rotary_factor, max_position_embeddings and
-  // original_max_position_embeddings of an HF config. `freq_factors`: GGUF's rope_freqs.weight [dim/2] or empty;
-  // it divides the frequencies and replaces rope_scaling llama3.
+  // original_max_position_embeddings of an HF config. `freq_factors`: GGUF's rope_freqs.weight
+  // [dim/2] or empty; it divides the frequencies and replaces rope_scaling llama3.
   static Result<RotaryEmbedding> create(const nlohmann::json& config,
                                         std::int32_t head_size,
                                         std::span<const float> freq_factors);
@@ -25,13 +25,14 @@ class RotaryEmbedding {
   std::int32_t rotary_dim() const { return rotary_dim_; }
   // Positions that the scaling was made for: max_position_embeddings, stretched by the factor.
   std::int32_t max_positions() const { return max_positions_; }
-  // Whether a key's rotation depends on its prompt's length (dynamic NTK): then a block computed for one prompt
-  // does not serve another, and prefix caching must be off.
+  // Whether a key's rotation depends on its prompt's length (dynamic NTK): then a block computed
+  // for one prompt does not serve another, and prefix caching must be off.
   bool depends_on_length() const { return kind_ == Kind::kDynamic; }
 
-  // cos, sin: [rotary_dim/2] for a token at `position` of a sequence whose prompt has `prompt_len` tokens.
-  // Dynamic NTK rotates all of a prompt by its length, and each later token by the length so far, as
-  // Transformers' generate() does; so neither chunking nor preemption changes a token's rotation.
+  // cos, sin: [rotary_dim/2] for a token at `position` of a sequence whose prompt has `prompt_len`
+  // tokens. Dynamic NTK rotates all of a prompt by its length, and each later token by the length
+  // so far, as Transformers' generate() does; so neither chunking nor preemption changes a token's
+  // rotation.
   void cos_sin(std::int32_t position, std::int32_t prompt_len, float* cos, float* sin) const;
 
  private:

@@ -1,7 +1,7 @@
 // The Llama family: Llama, Mistral (sliding window), Qwen2 (biases of Q, K and V).
 //
-// Source: Touvron et al., "LLaMA" (arXiv 2302.13971): pre-norm RMSNorm, rotary positions, SwiGLU, grouped
-// queries. The residual stream is f32 whatever the weights' dtype.
+// Source: Touvron et al., "LLaMA" (arXiv 2302.13971): pre-norm RMSNorm, rotary positions, SwiGLU,
+// grouped queries. The residual stream is f32 whatever the weights' dtype.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -24,7 +24,7 @@ struct LlamaLayer {
   std::vector<float> attention_norm;  // [hidden_size]
   LinearGroup qkv;
   LinearGroup output;
-  std::vector<float> mlp_norm;        // [hidden_size]
+  std::vector<float> mlp_norm;  // [hidden_size]
   LinearGroup gate_up;
   LinearGroup down;
   std::int32_t kv_group = 0;
@@ -32,7 +32,10 @@ struct LlamaLayer {
 
 class LlamaModel final : public Model {
  public:
-  LlamaModel(LlamaConfig config, RotaryEmbedding rope, const ModelOptions& options, ThreadPool& pool)
+  LlamaModel(LlamaConfig config,
+             RotaryEmbedding rope,
+             const ModelOptions& options,
+             ThreadPool& pool)
       : config_(std::move(config)),
         rope_(std::move(rope)),
         options_(options),
@@ -54,9 +57,14 @@ class LlamaModel final : public Model {
   void fill_spec(const LoadContext& context);
 
   void embed(const ForwardBatch& batch);
-  void attention(const LlamaLayer& layer, std::int32_t index, const ForwardBatch& batch, KvStorage& kv);
+  void attention(const LlamaLayer& layer,
+                 std::int32_t index,
+                 const ForwardBatch& batch,
+                 KvStorage& kv);
   void mlp(const LlamaLayer& layer, std::int64_t num_tokens);
-  void norm_and_prepare(const std::vector<float>& weight, const LinearGroup& next, const float* x,
+  void norm_and_prepare(const std::vector<float>& weight,
+                        const LinearGroup& next,
+                        const float* x,
                         std::int64_t num_rows);
 
   LlamaConfig config_;
@@ -77,8 +85,9 @@ class LlamaModel final : public Model {
   AlignedBuffer qkv_;        // [max_tokens, q_size + 2 kv_size]
   AlignedBuffer attention_;  // [max_tokens, q_size]
   AlignedBuffer gate_up_;    // [max_tokens, 2 intermediate_size]
-  AlignedBuffer row_;        // [max_tokens, max(hidden, intermediate)]: a row between an op and its preparation
-  AlignedBuffer cos_sin_;    // [max_tokens, rotary_dim]: cosines, then sines
+  AlignedBuffer
+      row_;  // [max_tokens, max(hidden, intermediate)]: a row between an op and its preparation
+  AlignedBuffer cos_sin_;  // [max_tokens, rotary_dim]: cosines, then sines
   std::optional<Activations> activations_;
 };
 
@@ -107,8 +116,9 @@ Result<LlamaLayer> LlamaModel::load_layer(const LoadContext& context, std::int32
                             {attn + "v_proj", kv_size_, config_.qkv_bias, {}}};
   const LinearSpec output[] = {{attn + "o_proj", config_.hidden_size, config_.output_bias, {}}};
   const std::string mlp = prefix + "mlp.";
-  const LinearSpec gate_up[] = {{mlp + "gate_proj", config_.intermediate_size, config_.mlp_bias, {}},
-                                {mlp + "up_proj", config_.intermediate_size, config_.mlp_bias, {}}};
+  const LinearSpec gate_up[] = {
+      {mlp + "gate_proj", config_.intermediate_size, config_.mlp_bias, {}},
+      {mlp + "up_proj", config_.intermediate_size, config_.mlp_bias, {}}};
   const LinearSpec down[] = {{mlp + "down_proj", config_.hidden_size, config_.mlp_bias, {}}};
 
   LlamaLayer layer;
@@ -126,7 +136,8 @@ Result<LlamaLayer> LlamaModel::load_layer(const LoadContext& context, std::int32
 Status LlamaModel::load_vocabulary(const LoadContext& context) {
   const bool tied =
       config_.tie_word_embeddings || context.checkpoint.find("lm_head.weight") == nullptr;
-  const LinearSpec head[] = {{tied ? "model.embed_tokens" : "lm_head", config_.vocab_size, false, {}}};
+  const LinearSpec head[] = {
+      {tied ? "model.embed_tokens" : "lm_head", config_.vocab_size, false, {}}};
   PM_ASSIGN(lm_head_, LinearGroup::load(context, head, config_.hidden_size));
   if (!tied) {
     const std::int64_t shape[] = {config_.vocab_size, config_.hidden_size};
@@ -160,8 +171,8 @@ void LlamaModel::assign_kv_groups() {
 
 void LlamaModel::allocate_scratch() {
   const std::int64_t rows = options_.max_tokens;
-  const std::int64_t widest = std::max({std::int64_t{config_.hidden_size}, q_size_,
-                                        std::int64_t{config_.intermediate_size}});
+  const std::int64_t widest = std::max(
+      {std::int64_t{config_.hidden_size}, q_size_, std::int64_t{config_.intermediate_size}});
   const auto allocate = [](std::int64_t elements) {
     return AlignedBuffer(static_cast<std::size_t>(elements) * sizeof(float));
   };
@@ -171,7 +182,8 @@ void LlamaModel::allocate_scratch() {
   gate_up_ = allocate(rows * 2 * config_.intermediate_size);
   row_ = allocate(std::max<std::int64_t>(rows, options_.max_logits_rows) * widest);
   cos_sin_ = allocate(rows * rope_.rotary_dim());
-  activations_.emplace(options_.isa, std::max(rows, std::int64_t{options_.max_logits_rows}), widest);
+  activations_.emplace(
+      options_.isa, std::max(rows, std::int64_t{options_.max_logits_rows}), widest);
   const auto reserve = [&](const LinearGroup& group) {
     for (ActivationFormat format : group.formats()) activations_->reserve(format);
   };
@@ -196,7 +208,8 @@ void LlamaModel::fill_spec(const LoadContext& context) {
   }
   spec_.weight_bytes = lm_head_.bytes();
   for (const LlamaLayer& layer : layers_) {
-    spec_.weight_bytes += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+    spec_.weight_bytes +=
+        layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
   }
 }
 
@@ -250,21 +263,42 @@ void LlamaModel::attention(const LlamaLayer& layer,
     const float* cos = floats(cos_sin_) + row * rotary_dim;
     const float* sin = cos + rotary_dim / 2;
     // Q and K lie side by side: one call rotates the heads of both.
-    elementwise_.rope_neox(q + row * stride, config_.num_heads + config_.num_kv_heads, config_.head_size,
-                           rotary_dim, cos, sin);
+    elementwise_.rope_neox(q + row * stride,
+                           config_.num_heads + config_.num_kv_heads,
+                           config_.head_size,
+                           rotary_dim,
+                           cos,
+                           sin);
   });
 
   const KvGroupBatch& group = batch.groups[layer.kv_group];
   const KvLayout& layout = kv.layout(layer.kv_group);
-  write_kv(options_.isa, pool_, layout, kv.keys(index), kv.values(index), k, stride, v, stride,
+  write_kv(options_.isa,
+           pool_,
+           layout,
+           kv.keys(index),
+           kv.values(index),
+           k,
+           stride,
+           v,
+           stride,
            group.slot_mapping);
   const AttentionParams params{.num_heads = config_.num_heads,
                                .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
                                .window = config_.window[index],
                                .logit_softcap = 0,
                                .alibi_slopes = nullptr};
-  paged_attention(options_.isa, pool_, layout, kv.keys(index), kv.values(index), params, q, stride,
-                  group.sequences, floats(attention_), q_size_);
+  paged_attention(options_.isa,
+                  pool_,
+                  layout,
+                  kv.keys(index),
+                  kv.values(index),
+                  params,
+                  q,
+                  stride,
+                  group.sequences,
+                  floats(attention_),
+                  q_size_);
   for_each_row(pool_, num_tokens, [&](std::int64_t row) {
     activations_->prepare(layer.output.formats(), floats(attention_) + row * q_size_, q_size_, row);
   });
@@ -290,7 +324,8 @@ void LlamaModel::mlp(const LlamaLayer& layer, std::int64_t num_tokens) {
 
 void LlamaModel::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden) {
   const auto num_tokens = static_cast<std::int64_t>(batch.token_ids.size());
-  PM_CHECK(num_tokens <= options_.max_tokens, "{} tokens, room for {}", num_tokens, options_.max_tokens);
+  PM_CHECK(
+      num_tokens <= options_.max_tokens, "{} tokens, room for {}", num_tokens, options_.max_tokens);
   embed(batch);
   for (std::int32_t i = 0; i < config_.num_layers; ++i) {
     attention(layers_[i], i, batch, kv);
@@ -303,7 +338,9 @@ void LlamaModel::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden
 }
 
 void LlamaModel::logits(const float* hidden, std::int64_t num_rows, float* logits) {
-  PM_CHECK(num_rows <= options_.max_logits_rows, "{} rows, room for {}", num_rows,
+  PM_CHECK(num_rows <= options_.max_logits_rows,
+           "{} rows, room for {}",
+           num_rows,
            options_.max_logits_rows);
   norm_and_prepare(final_norm_, lm_head_, hidden, num_rows);
   const LinearGroup::Output output[] = {{logits, config_.vocab_size}};

@@ -26,7 +26,8 @@ class ConfigReader {
   Status read_int(const char* key, std::int64_t max, std::int32_t* out) const {
     const auto it = checkpoint_.config().find(key);
     if (it == checkpoint_.config().end()) return fail(key, "expected an integer, found nothing");
-    if (!it->is_number_integer()) return fail(key, fmt::format("expected an integer, got {}", it->dump()));
+    if (!it->is_number_integer())
+      return fail(key, fmt::format("expected an integer, got {}", it->dump()));
     const std::int64_t value = it->get<std::int64_t>();
     if (value < 1 || value > max) {
       return fail(key, fmt::format("expected 1..{}, got {}", max, value));
@@ -62,8 +63,9 @@ class ConfigReader {
   const Checkpoint& checkpoint_;
 };
 
-// Which layers see a sliding window only: layer_types where the config lists them, else sliding_window for all
-// layers (Mistral), else for those from max_window_layers on and only where use_sliding_window says so (Qwen2).
+// Which layers see a sliding window only: layer_types where the config lists them, else
+// sliding_window for all layers (Mistral), else for those from max_window_layers on and only where
+// use_sliding_window says so (Qwen2).
 Status read_windows(const Checkpoint& checkpoint, const ConfigReader& reader, LlamaConfig* config) {
   config->window.assign(config->num_layers, 0);
   std::int32_t window = 0;
@@ -75,8 +77,9 @@ Status read_windows(const Checkpoint& checkpoint, const ConfigReader& reader, Ll
   const auto types = json_config.find("layer_types");
   if (is_qwen && types != json_config.end() && types->is_array()) {
     if (types->size() != static_cast<std::size_t>(config->num_layers)) {
-      return reader.fail("layer_types", fmt::format("expected {} entries, got {}", config->num_layers,
-                                                    types->size()));
+      return reader.fail(
+          "layer_types",
+          fmt::format("expected {} entries, got {}", config->num_layers, types->size()));
     }
     for (std::int32_t i = 0; i < config->num_layers; ++i) {
       if ((*types)[i] == "sliding_attention") config->window[i] = window;
@@ -107,19 +110,21 @@ Result<LlamaConfig> LlamaConfig::parse(const Checkpoint& checkpoint) {
   if (config.num_heads % config.num_kv_heads != 0) {
     return reader.fail("num_key_value_heads",
                        fmt::format("expected a divisor of num_attention_heads ({}), got {}",
-                                   config.num_heads, config.num_kv_heads));
+                                   config.num_heads,
+                                   config.num_kv_heads));
   }
   config.head_size = config.hidden_size / config.num_heads;
   PM_TRY(reader.read_optional_int("head_dim", 256, &config.head_size));
   if (config.head_size % 2 != 0 || config.head_size < 2 || config.head_size > 256) {
-    return reader.fail("head_dim", fmt::format("expected an even number up to 256, got {}", config.head_size));
+    return reader.fail("head_dim",
+                       fmt::format("expected an even number up to 256, got {}", config.head_size));
   }
   PM_TRY(reader.read_float("rms_norm_eps", &config.rms_norm_eps));
 
   const auto act = checkpoint.config().find("hidden_act");
   if (act != checkpoint.config().end() && *act != "silu" && *act != "swish") {
-    return unsupported(fmt::format("{}: config: hidden_act: expected 'silu', got {}",
-                                   checkpoint.path(), act->dump()));
+    return unsupported(fmt::format(
+        "{}: config: hidden_act: expected 'silu', got {}", checkpoint.path(), act->dump()));
   }
   const bool is_qwen = config.architecture == "Qwen2ForCausalLM";
   config.tie_word_embeddings = reader.flag("tie_word_embeddings", false);

@@ -50,7 +50,9 @@ Result<std::unique_ptr<Model>> load_model(const Checkpoint& checkpoint,
     known += entry.architecture;
   }
   return unsupported(fmt::format("{}: config: architectures: '{}' is not supported; known: {}",
-                                 checkpoint.path(), architecture, known));
+                                 checkpoint.path(),
+                                 architecture,
+                                 known));
 }
 
 }  // namespace pagemill

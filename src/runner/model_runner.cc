@@ -7,11 +7,8 @@
 
 namespace pagemill {
 
-ModelRunner::ModelRunner(Model& model,
-                         KvStorage kv,
-                         ThreadPool& pool,
-                         Isa isa,
-                         RunnerOptions options)
+ModelRunner::ModelRunner(
+    Model& model, KvStorage kv, ThreadPool& pool, Isa isa, RunnerOptions options)
     : model_(model),
       kv_(std::move(kv)),
       pool_(pool),
@@ -54,14 +51,19 @@ StepResult ModelRunner::wait() { return std::move(result_); }
 void ModelRunner::apply_creates_and_forks(const StepPlan& plan) {
   for (const SequenceCreate& create : plan.creates) {
     const bool is_new = states_
-                            .try_emplace(create.seq, create.params, create.seed, create.sequence_index,
-                                         create.prompt_token_ids, create.output_token_ids)
+                            .try_emplace(create.seq,
+                                         create.params,
+                                         create.seed,
+                                         create.sequence_index,
+                                         create.prompt_token_ids,
+                                         create.output_token_ids)
                             .second;
     PM_CHECK(is_new, "sequence {} exists", create.seq);
   }
   for (const SequenceFork& fork : plan.forks) {
     SequenceState child = state(fork.parent).fork(fork.seed, fork.sequence_index);
-    PM_CHECK(states_.try_emplace(fork.child, std::move(child)).second, "sequence {} exists", fork.child);
+    PM_CHECK(
+        states_.try_emplace(fork.child, std::move(child)).second, "sequence {} exists", fork.child);
   }
 }
 
@@ -69,7 +71,8 @@ void ModelRunner::apply_copies(const StepPlan& plan) {
   for (const BlockCopy& copy : plan.copies) kv_.copy_block(copy.group, copy.source, copy.target);
 }
 
-// A block that this step begins to fill holds no token yet: whatever it held before must not be read.
+// A block that this step begins to fill holds no token yet: whatever it held before must not be
+// read.
 void ModelRunner::poison_fresh_blocks(const SequenceStep& step) {
   const std::int32_t block_size = options_.block_size;
   const auto end = step.num_computed_tokens + static_cast<std::int32_t>(step.token_ids.size());
@@ -131,7 +134,8 @@ void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) 
 
 void ModelRunner::build_batch(const StepPlan& plan) {
   token_ids_.clear();
-  for (auto* array : {&positions_, &prompt_lens_, &adapter_index_, &logits_row_indices_}) array->clear();
+  for (auto* array : {&positions_, &prompt_lens_, &adapter_index_, &logits_row_indices_})
+    array->clear();
   for (auto& mapping : slot_mappings_) mapping.clear();
   for (auto& sequences : attention_sequences_) sequences.clear();
   logits_rows_.clear();
@@ -159,15 +163,20 @@ void ModelRunner::run_logits(const StepPlan& plan) {
   for (std::size_t begin = 0; begin < logits_rows_.size(); begin += slice) {
     const std::size_t count = std::min(slice, logits_rows_.size() - begin);
     model_.logits(hidden_.data() + begin * model_.spec().hidden_size,
-                  static_cast<std::int64_t>(count), logits_.data());
+                  static_cast<std::int64_t>(count),
+                  logits_.data());
     pool_.parallel_for(static_cast<int>(count), [&](int i) {
-      finish_row(plan, logits_rows_[begin + i], {logits_.data() + i * vocab_size, vocab_size}, scratch_[i]);
+      finish_row(plan,
+                 logits_rows_[begin + i],
+                 {logits_.data() + i * vocab_size, vocab_size},
+                 scratch_[i]);
     });
     if (!observer_) continue;
     for (std::size_t i = 0; i < count; ++i) {
       const LogitsRow& row = logits_rows_[begin + i];
       const SequenceStep& step = plan.sequences[row.sequence];
-      observer_(step.seq, step.num_computed_tokens + row.offset + 1,
+      observer_(step.seq,
+                step.num_computed_tokens + row.offset + 1,
                 {logits_.data() + i * vocab_size, vocab_size});
     }
   }

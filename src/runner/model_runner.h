@@ -29,8 +29,8 @@ struct RunnerOptions {
   std::vector<TokenId> eos_token_ids;
 };
 
-// Sees raw logits rows as they are computed: (sequence, position of the token that the row predicts, logits
-// [vocab_size]). For tests and for `pagemill inspect`-like tools.
+// Sees raw logits rows as they are computed: (sequence, position of the token that the row
+// predicts, logits [vocab_size]). For tests and for `pagemill inspect`-like tools.
 using LogitsObserver = std::function<void(SeqId, std::int32_t, std::span<const float>)>;
 
 class ModelRunner {
@@ -47,10 +47,10 @@ class ModelRunner {
  private:
   // A row of logits that somebody needs, and where in the plan it belongs.
   struct LogitsRow {
-    std::int32_t sequence = 0;      // index in StepPlan::sequences
-    std::int32_t offset = 0;        // index of the row's token in the chunk
+    std::int32_t sequence = 0;         // index in StepPlan::sequences
+    std::int32_t offset = 0;           // index of the row's token in the chunk
     std::int32_t prompt_logprob = -1;  // index in SequenceResult::prompt_logprobs, or -1
-    TokenId prompt_token = 0;       // the token whose logprob that is
+    TokenId prompt_token = 0;          // the token whose logprob that is
     bool sample = false;
   };
 
@@ -60,7 +60,9 @@ class ModelRunner {
   void build_batch(const StepPlan& plan);
   void append_sequence(const SequenceStep& step, std::int32_t index);
   void run_logits(const StepPlan& plan);
-  void finish_row(const StepPlan& plan, const LogitsRow& row, std::span<const float> logits,
+  void finish_row(const StepPlan& plan,
+                  const LogitsRow& row,
+                  std::span<const float> logits,
                   SamplerScratch& scratch);
   void accept_samples(const StepPlan& plan);
   SequenceState& state(SeqId seq);
@@ -76,11 +78,11 @@ class ModelRunner {
   // The batch's arrays: sized once for the largest step.
   std::vector<TokenId> token_ids_;
   std::vector<std::int32_t> positions_, prompt_lens_, adapter_index_, logits_row_indices_;
-  std::vector<std::vector<std::int64_t>> slot_mappings_;            // [num_groups][num_tokens]
+  std::vector<std::vector<std::int64_t>> slot_mappings_;             // [num_groups][num_tokens]
   std::vector<std::vector<AttentionSequence>> attention_sequences_;  // [num_groups][num_sequences]
   std::vector<LogitsRow> logits_rows_;
-  std::vector<float> hidden_;   // [num_logits_rows, hidden_size]
-  std::vector<float> logits_;   // [max_logits_rows, vocab_size]
+  std::vector<float> hidden_;            // [num_logits_rows, hidden_size]
+  std::vector<float> logits_;            // [max_logits_rows, vocab_size]
   std::vector<SamplerScratch> scratch_;  // one per row of a slice
   StepResult result_;
 };

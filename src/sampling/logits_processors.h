@@ -1,5 +1,5 @@
-// What changes logits before a token is drawn, in this order: allowed tokens, bad words, min_tokens, logit
-// bias, penalties. Each works on one row in place.
+// What changes logits before a token is drawn, in this order: allowed tokens, bad words,
+// min_tokens, logit bias, penalties. Each works on one row in place.
 #pragma once
 
 #include <span>
@@ -9,10 +9,12 @@
 
 namespace pagemill {
 
-// Whether any of them would change a logit now; greedy rows without are sampled from the raw logits.
+// Whether any of them would change a logit now; greedy rows without are sampled from the raw
+// logits.
 bool has_logits_processors(const SequenceState& state);
 
-// logits [vocab_size]. `eos_token_ids` are masked before min_tokens along with params.stop_token_ids.
+// logits [vocab_size]. `eos_token_ids` are masked before min_tokens along with
+// params.stop_token_ids.
 void apply_logits_processors(const SequenceState& state,
                              std::span<const TokenId> eos_token_ids,
                              std::span<float> logits);

@@ -1,5 +1,5 @@
-// Counter-based random numbers: a draw is a pure function of (seed, sequence index, position), so that neither
-// the batch nor a preemption changes a request's text.
+// Counter-based random numbers: a draw is a pure function of (seed, sequence index, position), so
+// that neither the batch nor a preemption changes a request's text.
 //
 // Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), Philox4x32-10.
 #pragma once

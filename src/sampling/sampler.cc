@@ -81,7 +81,8 @@ TokenId Sampler::draw(const SamplingParams& params,
   return candidates.back().second;
 }
 
-// Inverts the cumulative distribution in id order: first by chunks with the vector kernel, then within one.
+// Inverts the cumulative distribution in id order: first by chunks with the vector kernel, then
+// within one.
 TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) const {
   constexpr std::int64_t kChunk = 1024;
   const auto size = static_cast<std::int64_t>(scaled.size());
@@ -105,15 +106,16 @@ TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) co
     }
     break;
   }
-  // Rounding left a sliver of mass past the end: the likeliest token of the last chunk that has any.
+  // Rounding left a sliver of mass past the end: the likeliest token of the last chunk that has
+  // any.
   PM_CHECK(last_positive >= 0, "every token is masked");
   const std::int64_t count = std::min(kChunk, size - last_positive);
   return static_cast<TokenId>(last_positive +
                               kernels_.argmax(scaled.data() + last_positive, count));
 }
 
-// The tokens that min_p, top_k and top_p leave, in that order, most likely first. Only tokens above a cutoff are
-// gathered and sorted; the cutoff falls until they surely hold all that is left.
+// The tokens that min_p, top_k and top_p leave, in that order, most likely first. Only tokens above
+// a cutoff are gathered and sorted; the cutoff falls until they surely hold all that is left.
 void Sampler::collect_candidates(const SamplingParams& params,
                                  std::span<const float> scaled,
                                  SamplerScratch& scratch) const {
@@ -135,7 +137,9 @@ void Sampler::collect_candidates(const SamplingParams& params,
   double mass = 0;  // of the candidates, where top_p is to know it
   for (float depth = kFirstDepth;; depth *= 4.0f) {
     const bool everything = has_min_p || depth > kEverything;
-    const float cutoff = has_min_p ? max + std::log(params.min_p) : everything ? kMasked : max - depth;
+    const float cutoff = has_min_p    ? max + std::log(params.min_p)
+                         : everything ? kMasked
+                                      : max - depth;
     candidates.clear();
     for (std::int64_t i = 0; i < size; ++i) {
       if (scaled[i] >= cutoff && scaled[i] != kMasked) {
@@ -146,8 +150,10 @@ void Sampler::collect_candidates(const SamplingParams& params,
     if (everything || (has_top_k ? candidates.size() >= top_k : mass >= params.top_p)) break;
   }
   if (has_top_k && candidates.size() > top_k) {
-    std::nth_element(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(top_k - 1),
-                     candidates.end(), more_likely);
+    std::nth_element(candidates.begin(),
+                     candidates.begin() + static_cast<std::ptrdiff_t>(top_k - 1),
+                     candidates.end(),
+                     more_likely);
     candidates.resize(top_k);
   }
   std::sort(candidates.begin(), candidates.end(), more_likely);
@@ -193,7 +199,8 @@ PositionLogprobs Sampler::logprobs(std::span<const float> logits,
   }
   std::sort_heap(best.begin(), best.end(), more_likely);
   for (std::size_t i = 0; i < best.size(); ++i) {
-    result.top.push_back({best[i].second, best[i].first - lse, static_cast<std::int32_t>(i + 1), {}});
+    result.top.push_back(
+        {best[i].second, best[i].first - lse, static_cast<std::int32_t>(i + 1), {}});
   }
   return result;
 }

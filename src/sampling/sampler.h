@@ -15,7 +15,7 @@ namespace pagemill {
 
 // Working memory of one sampling task, reused from row to row.
 struct SamplerScratch {
-  std::vector<float> logits;                            // [vocab_size]: a copy to change
+  std::vector<float> logits;  // [vocab_size]: a copy to change
   std::vector<std::pair<float, TokenId>> candidates;
 };
 
@@ -25,8 +25,8 @@ class Sampler {
           std::int32_t vocab_size,
           std::vector<TokenId> eos_token_ids);
 
-  // Draws the sequence's next token from raw logits [vocab_size]; log-probabilities are those of the raw logits.
-  // None if a logit is NaN or +inf, or every token is masked.
+  // Draws the sequence's next token from raw logits [vocab_size]; log-probabilities are those of
+  // the raw logits. None if a logit is NaN or +inf, or every token is masked.
   std::optional<SampledToken> sample(const SequenceState& state,
                                      std::span<const float> logits,
                                      SamplerScratch& scratch) const;

@@ -1,4 +1,5 @@
-// What sampling remembers of one sequence: its parameters, its random key, and the counts that penalties need.
+// What sampling remembers of one sequence: its parameters, its random key, and the counts that
+// penalties need.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ namespace pagemill {
 
 class SequenceState {
  public:
-  // `prompt` and `output`: the tokens so far (output is not empty when a preempted sequence resumes).
+  // `prompt` and `output`: the tokens so far (output is not empty when a preempted sequence
+  // resumes).
   SequenceState(std::shared_ptr<const SamplingParams> params,
                 std::uint64_t seed,
                 std::int32_t sequence_index,
@@ -34,7 +36,8 @@ class SequenceState {
   TokenId prompt_token(std::int32_t index) const { return prompt_[index]; }
   std::span<const TokenId> output() const { return output_; }
 
-  // Tokens seen in prompt or output; output counts only where presence or frequency penalties need them.
+  // Tokens seen in prompt or output; output counts only where presence or frequency penalties need
+  // them.
   struct Counts {
     bool in_prompt = false;
     std::int32_t in_output = 0;
