@@ -39,7 +39,7 @@ def assert_error(response, status, param=None):
 def test_a_value_out_of_range_names_its_field(client, model, options, param):
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model=model, prompt="x", **options)
-    assert caught.value.param == param
+    assert caught.value.param.split("[")[0] == param
     assert caught.value.type == "invalid_request_error"
     assert caught.value.status_code == 400
 
@@ -59,7 +59,7 @@ def test_missing_prompt(server, model):
     assert_error(post(server, "/v1/completions", {"model": model}), 400, "prompt")
 
 
-@pytest.mark.parametrize("prompt", [[[]], [1.5], [-1], [999999], {"a": 1}, [[1], "mixed"]])
+@pytest.mark.parametrize("prompt", [[[]], [1.5], [-1], [999999], {"a": 1}, [[1], 2.5], 7, None, []])
 def test_bad_prompts(server, model, prompt):
     error = assert_error(post(server, "/v1/completions", {"model": model, "prompt": prompt}), 400)
     assert error["param"].startswith("prompt")
