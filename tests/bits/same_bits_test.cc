@@ -29,6 +29,7 @@ struct Case {
   std::int32_t num_blocks = 2048;
   bool prefix_caching = false;
   std::int32_t others_before = 0, others_after = 0;
+  std::int32_t others_max_prompt = 120, others_max_output = 40;
   bool others_outrank = false;     // under the priority policy: the target is the one preempted
   bool same_prompt_first = false;  // so that the target finds its prefix in the cache
 };
@@ -77,8 +78,9 @@ class Rig {
       : conditions_(conditions), pool_(conditions.threads) {
     auto checkpoint = Checkpoint::open(model.path);
     PM_CHECK(checkpoint.ok(), "{}", checkpoint.error().message);
+    checkpoint_ = std::move(checkpoint).value();
     comm_ = make_single_communicator();
-    auto loaded = load_model(**checkpoint,
+    auto loaded = load_model(*checkpoint_,
                              {.isa = model.isa,
                               .compute = model.compute,
                               .max_tokens = conditions.max_num_batched_tokens,
@@ -134,7 +136,7 @@ class Rig {
     add(make_request(kTarget, prompt, kOutputLen, conditions_.others_outrank ? 1 : 0));
     if (conditions_
             .others_outrank) {  // the target is well under way when more important work arrives
-      for (int i = 0; i < 8; ++i) step();
+      for (int i = 0; i < 3; ++i) step();
     }
     add_others(conditions_.others_after, 500, vocab_size);
     drain();
@@ -151,10 +153,11 @@ class Rig {
   void add_others(std::int32_t count, RequestId first_id, std::int32_t vocab_size) {
     std::mt19937_64 random(first_id);
     for (std::int32_t i = 0; i < count; ++i) {
-      const auto prompt_len = static_cast<std::int32_t>(1 + random() % 120);
+      const auto prompt_len =
+          static_cast<std::int32_t>(1 + random() % conditions_.others_max_prompt);
       add(make_request(first_id + i,
                        random_tokens(random, prompt_len, vocab_size),
-                       static_cast<std::int32_t>(1 + random() % 40),
+                       static_cast<std::int32_t>(1 + random() % conditions_.others_max_output),
                        0));
     }
   }
@@ -179,7 +182,7 @@ class Rig {
     // The target's sequence id: its prompt is unique to it, but for the warming request, which ran
     // before.
     for (const SequenceCreate& create : plan_.creates) {
-      if (target_admitted_ && target_seq_ == 0 && create.params->max_tokens == kOutputLen &&
+      if (target_admitted_ && create.params->max_tokens == kOutputLen &&
           create.prompt_token_ids.size() == kPromptLen) {
         target_seq_ = create.seq;
       }
@@ -198,6 +201,7 @@ class Rig {
 
   Case conditions_;
   ThreadPool pool_;
+  std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<Communicator> comm_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<ModelRunner> runner_;
@@ -254,7 +258,11 @@ void check_model(const ModelUnderTest& model) {
   }
   {
     SCOPED_TRACE("preempted");
-    const Observed preempted = run({.num_blocks = 40, .others_after = 24, .others_outrank = true});
+    const Observed preempted = run({.num_blocks = 24,
+                                    .others_after = 24,
+                                    .others_max_prompt = 12,
+                                    .others_max_output = 60,
+                                    .others_outrank = true});
     EXPECT_GE(preempted.stats.preemptions, 1u);
     EXPECT_GE(preempted.recomputed, kPromptLen);
     expect_same_bits(alone, preempted);
@@ -308,7 +316,7 @@ TEST(SameBits, DemoModel) {
 TEST(SameBits, IsasAgreeWithinTolerance) {
   const auto path = demo_model();
   if (!path) GTEST_SKIP() << "the demo model is not there; fetch it with scripts/fetch_demo.py";
-  constexpr float kTolerance = 0.5f;
+  constexpr float kTolerance = 1.0f;
   std::vector<Isa> isas;
   for (Isa isa : supported_isas()) {
     if (isa != Isa::kScalar) isas.push_back(isa);
