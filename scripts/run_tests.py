@@ -31,7 +31,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build/test-logs"
 VENV_PYTHON = "build/venv/bin/python"
 JOBS = os.cpu_count() or 2
-TOTAL_LIMIT_S = 58 * 60
+# The whole takes well under an hour on two idle cores; a busy machine gets more, up to what CI allows.
+TOTAL_LIMIT_S = 84 * 60
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 # ctest labels: `long` tests run under --long only; `model` tests need the demo model's full size, which sanitizers make
@@ -283,13 +284,13 @@ class Part:
 
 PARTS = [
     Part("deps", "packages, Python environment, demo model", 600, part_deps),
-    Part("build", "release build", 1500, part_build),
-    Part("lint", "the tree's rules, clang-format, clang-tidy", 420, part_lint),
-    Part("unit", "unit, property and golden tests", 1200, part_unit),
-    Part("asan", "the same under ASan + UBSan", 1200, part_asan),
-    Part("tsan", "what has threads, under TSan", 900, part_tsan),
-    Part("fuzz", "libFuzzer on each parser", 900, part_fuzz),
-    Part("e2e", "the real binary and real clients", 900, part_e2e),
+    Part("build", "release build", 2400, part_build),
+    Part("lint", "the tree's rules, clang-format, clang-tidy", 900, part_lint),
+    Part("unit", "unit, property and golden tests", 1800, part_unit),
+    Part("asan", "the same under ASan + UBSan", 1800, part_asan),
+    Part("tsan", "what has threads, under TSan", 1500, part_tsan),
+    Part("fuzz", "libFuzzer on each parser", 1500, part_fuzz),
+    Part("e2e", "the real binary and real clients", 1500, part_e2e),
 ]
 
 
@@ -297,7 +298,7 @@ def run_part(part: Part, end: float, long: bool) -> Counts:
     limit_s = part.limit_s * (20 if long else 1)
     run = Run(part.name, min(time.monotonic() + limit_s, end), long)
     if time.monotonic() >= end:
-        raise PartFailed("not run: the hour is over")
+        raise PartFailed("not run: the time is over")
     return part.function(run)
 
 
