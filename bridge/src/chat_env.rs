@@ -113,6 +113,17 @@ fn python_method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        // minijinja charges a method's result when it exists: what can be huge is held up before.
+        if let Some(bytes) = result_bytes(text, method, args) {
+            if state.fuel_levels().is_some_and(|levels| bytes / 64 > levels.1) {
+                return Err(Error::from(ErrorKind::OutOfFuel));
+            }
+        }
+        if method == "join" && args.len() == 1 {
+            return join(state, &args[0], Some(value.clone()), None).map(Value::from);
+        }
+    }
     if let (Some(text), [argument]) = (value.as_str(), args) {
         if let Some(part) = argument.as_str() {
             match method {
@@ -131,6 +142,24 @@ fn python_method(
         return Ok(value.clone());
     }
     unknown_method_callback(state, value, method, args)
+}
+
+/// How long the result of a method that can multiply its input will be, at most.
+fn result_bytes(text: &str, method: &str, args: &[Value]) -> Option<u64> {
+    match (method, args) {
+        ("replace", [from, to, ..]) => {
+            let (from, to) = (from.as_str()?, to.as_str()?);
+            let matches = text.matches(from).count() as u64;
+            Some(text.len() as u64 + matches.saturating_mul(to.len() as u64))
+        }
+        // Every number in a format may be a width.
+        ("format", _) => text
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|digits| !digits.is_empty())
+            .map(|digits| digits.parse().unwrap_or(u64::MAX))
+            .reduce(u64::saturating_add),
+        _ => None,
+    }
 }
 
 /// The local time by C's strftime, whose directives Python's are.

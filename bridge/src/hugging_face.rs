@@ -286,8 +286,11 @@ fn token_content(value: &Json) -> Option<&str> {
 
 fn parse_tokenizer_json(bytes: &[u8]) -> Result<Tokenizer> {
     check_depth(bytes)?;
-    let mut inner: Tokenizer =
-        Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(e.to_string()))?;
+    // The crate's readers of single parts panic on some malformed ones.
+    let mut inner: Tokenizer = crate::guard(|| {
+        Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(e.to_string()))
+    })
+    .map_err(|e| Error::corrupt(e.message))?;
     // Padding and truncation are for training.
     inner.with_padding(None);
     inner.with_truncation(None).map_err(|e| Error::corrupt(e.to_string()))?;

@@ -14,7 +14,9 @@ mod sentencepiece;
 mod stream;
 mod tokenizer;
 
+use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Once;
 
 use chat::Template;
 use error::{Error, Kind, Result};
@@ -63,9 +65,31 @@ mod ffi {
     }
 }
 
+thread_local! {
+    /// How many guards this thread is inside of.
+    static CONTAINED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A panic that a guard turns into an error is not reported on stderr as well.
+fn silence_contained_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if CONTAINED.get() == 0 {
+                report(info);
+            }
+        }));
+    });
+}
+
 /// Runs `body`; a panic, which only a bug here or in a crate can cause, becomes an error.
 fn guard<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+    silence_contained_panics();
+    CONTAINED.set(CONTAINED.get() + 1);
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    CONTAINED.set(CONTAINED.get() - 1);
+    outcome.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)

@@ -32,7 +32,8 @@ class Tokenizer {
   Result<std::vector<TokenId>> encode(std::string_view text, bool add_special_tokens) const;
   Result<std::string> decode(std::span<const TokenId> ids, bool skip_special_tokens) const;
 
-  // The token decoded alone, as bytes: for logprobs. May be half a character. Empty if out of range.
+  // The token decoded alone, as bytes: for logprobs. May be half a character. Empty if out of
+  // range.
   std::string token_bytes(TokenId id) const;
   // The vocabulary's own spelling ("Ġthe", "▁the", "<0x0A>"). Empty if out of range.
   std::string token_piece(TokenId id) const;
