@@ -82,7 +82,8 @@ struct Server::Impl {
         work(io.get_executor()),
         workers(static_cast<std::size_t>(this->context->options.worker_threads)),
         acceptor(io),
-        retry(io) {}
+        retry(io),
+        signal_set(io) {}
 
   Status listen();
   void run();
@@ -99,6 +100,7 @@ struct Server::Impl {
     changed.notify_all();
   }
   void close_acceptor();
+  void await_signal();
   void stop();
   bool drain(double timeout_s);
 
@@ -108,6 +110,7 @@ struct Server::Impl {
   asio::thread_pool workers;
   tcp::acceptor acceptor;
   asio::steady_timer retry;
+  asio::signal_set signal_set;  // empty until wait_for_signal()
   std::shared_ptr<ConnectionHost> host;
   std::vector<std::thread> threads;
   tcp::endpoint bound;
@@ -283,18 +286,23 @@ std::string Server::url() const {
 bool Server::drain_and_stop(double timeout_s) { return impl_->drain(timeout_s); }
 void Server::stop() { impl_->stop(); }
 
-bool Server::wait_for_signal() {
-  asio::signal_set signals(impl_->io, SIGTERM, SIGINT);
-  std::function<void(error_code, int)> on_signal = [&](error_code ec, int) {
+void Server::Impl::await_signal() {
+  signal_set.async_wait([this](error_code ec, int) {
     if (ec) return;
     {
-      const std::lock_guard lock(impl_->mutex);
-      ++impl_->signals;
-      impl_->changed.notify_all();
+      const std::lock_guard lock(mutex);
+      ++signals;
+      changed.notify_all();
     }
-    signals.async_wait(on_signal);
-  };
-  signals.async_wait(on_signal);
+    await_signal();
+  });
+}
+
+bool Server::wait_for_signal() {
+  error_code ignored;
+  impl_->signal_set.add(SIGTERM, ignored);
+  impl_->signal_set.add(SIGINT, ignored);
+  impl_->await_signal();
   {
     std::unique_lock lock(impl_->mutex);
     impl_->changed.wait(lock, [&] { return impl_->signals > 0 || impl_->stopped; });
