@@ -27,8 +27,8 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
     case ActivationFormat::kBF16:
       bytes = (cols + cols % 2) * 4;
       break;
-    case ActivationFormat::kQ8:
-      bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q8Block));
+    case ActivationFormat::kQ16:
+      bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q16Block));
       break;
   }
   return static_cast<std::size_t>((ceil_div(bytes, kLine) | 1) * kLine);
@@ -48,8 +48,8 @@ MatmulFn matmul_fn(Isa isa, DType dtype) {
 
 ActivationFormat activation_format_of(Isa isa, DType dtype) {
   if (dtype == DType::kBF16) return ActivationFormat::kBF16;
-  const bool int8 = is_quantized(dtype) && isa != Isa::kScalar;
-  return int8 ? ActivationFormat::kQ8 : ActivationFormat::kF32;
+  const bool integer = is_quantized(dtype) && isa != Isa::kScalar;
+  return integer ? ActivationFormat::kQ16 : ActivationFormat::kF32;
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ struct ActivationBuffer::Impl {
 ActivationBuffer::ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols) {
   PM_CHECK(max_rows >= 1 && max_cols >= 1, "{} rows of {}", max_rows, max_cols);
   const std::size_t stride = std::max(activation_stride(ActivationFormat::kF32, max_cols),
-                                      activation_stride(ActivationFormat::kQ8, max_cols));
+                                      activation_stride(ActivationFormat::kQ16, max_cols));
   impl_ = std::make_unique<Impl>(
       Impl{max_rows, max_cols, AlignedBuffer(static_cast<std::size_t>(max_rows) * stride)});
 }
@@ -254,14 +254,14 @@ void prepare_row(Isa isa,
       std::copy_n(x, cols, reinterpret_cast<float*>(out));
       return;
     case ActivationFormat::kBF16:
-      if (isa == Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
+      if (isa >= Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
       if (isa == Isa::kAvx2) return avx2::prepare_bf16(x, cols, out);
       return scalar::prepare_bf16(x, cols, out);
-    case ActivationFormat::kQ8:
+    case ActivationFormat::kQ16:
       PM_CHECK(cols % kQuantBlock == 0, "{} cols", cols);
-      if (isa == Isa::kAvx512) return avx512::prepare_q8(x, cols, out);
-      if (isa == Isa::kAvx2) return avx2::prepare_q8(x, cols, out);
-      return scalar::prepare_q8(x, cols, out);
+      if (isa >= Isa::kAvx512) return avx512::prepare_q16(x, cols, out);
+      if (isa == Isa::kAvx2) return avx2::prepare_q16(x, cols, out);
+      return scalar::prepare_q16(x, cols, out);
   }
 }
 

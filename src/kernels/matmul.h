@@ -21,7 +21,7 @@ namespace pagemill {
 enum class ActivationFormat {
   kF32,
   kBF16,  // rounded to nearest even
-  kQ8,    // int8 by blocks of 32 along K, each with an f32 scale (max|x|/127) and the sum of its values
+  kQ16,   // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its values
 };
 
 // Activations of up to `max_rows` rows, converted for the kernels. Allocated once, reused each step.

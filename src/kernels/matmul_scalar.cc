@@ -124,11 +124,12 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
   if (cols % 2 != 0) rounded[cols] = 0;
 }
 
-// A block whose maximum is below kTiny is taken for zero: 127 / max would overflow. A NaN makes the
-// whole block's scale NaN, so that it shows in the result.
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
+// A block whose maximum is below kTiny is taken for zero: 32767 / max would overflow. A NaN makes
+// the whole block's scale NaN, so that it shows in the result.
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
   constexpr float kTiny = 1e-30f;
-  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+  constexpr int kPlace[4] = {0, 2, 1, 3};  // of each element of 4
+  auto* const blocks = reinterpret_cast<Q16Block*>(out);
   for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
     const float* const xb = x + b * kQuantBlock;
     float max = 0;
@@ -137,17 +138,18 @@ void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
       max = std::fabs(xb[i]) > max ? std::fabs(xb[i]) : max;
       has_nan |= std::isnan(xb[i]);
     }
-    Q8Block& block = blocks[b];
+    Q16Block& block = blocks[b];
     const bool finite = max <= 3.4028234e38f && !has_nan;
-    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
     std::int32_t sums[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {
       const float scaled = finite ? xb[i] * inverse : 0.0f;
-      block.q[i] = static_cast<std::int8_t>(std::lrintf(scaled));
-      sums[i / 16] += block.q[i];
+      const auto q = static_cast<std::int16_t>(std::lrintf(scaled));
+      block.q[i / 4 * 4 + kPlace[i % 4]] = q;
+      sums[i / 16] += q;
     }
     const std::int32_t sum = sums[0] + sums[1];
-    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : std::nanf("");
+    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : std::nanf("");
     block.scaled_sum = block.scale * static_cast<float>(sum);
     block.sum_x8 = -8 * sum;
     block.sum_x128 = -128 * sum;

@@ -9,8 +9,8 @@
 //   Q*     units of 64 (Q8_0, Q4_0, Q4_1) or 256 (K-quants) along K: scales first, then the blocks
 //   of
 //          32. A block is cut into 8 groups of 4 along K, so that a group is 16 lanes of 4 bytes:
-//          the operand of an int8 dot product. Quants are stored unsigned; kQuantOffset is to be
-//          subtracted.
+//          two operands of an int16 dot product, the even bytes and the odd ones. Quants are stored
+//          unsigned; kOffset is to be subtracted.
 //     bytes    [8 groups][16][4]
 //     nibbles  [4][16][4]: low nibbles are groups 0-3, high nibbles groups 4-7
 //     bits     [16][4]:    bit g of byte i is of element i of group g
@@ -23,8 +23,7 @@
 //   Q5_K   as Q4_K,                                              {nibbles, bits}[8]
 //   Q6_K   d f16 [16], 32 bytes unused, sc i8 [8][2][16],        {nibbles, pairs}[8]
 //
-// Prepared activations are rows of f32 (for BF16 weights rounded to bf16, and a zero after an odd
-// K), or of Q8Block.
+// Prepared activations are rows of f32 (for BF16 weights rounded to bf16), or of Q16Block.
 //
 // Only constants and plain structs here: this header is compiled for every ISA.
 #pragma once
@@ -40,17 +39,19 @@ inline constexpr std::int64_t kPanelCols = 16;
 inline constexpr std::int64_t kQuantBlock = 32;  // elements along K
 inline constexpr std::int64_t kLine = 64;        // bytes
 
-// A block of 32 activations as int8, with all that the formats need of it. One cache line.
-struct alignas(64) Q8Block {
-  std::int8_t q[32];        // -127..127
-  float scale;              // max|x| / 127
+// A block of 32 activations as int16, with all that the formats need of it. The largest sum of
+// products, 32 * 255 * 32767, is far from overflowing an int32, and those with 4-bit weights are
+// exact in f32 as well.
+struct alignas(32) Q16Block {
+  std::int16_t q[32];       // -32767..32767; of each 4, the elements 0, 2, 1, 3
+  float scale;              // max|x| / 32767
   float scaled_sum;         // scale * (sum of q), for formats with a minimum
   std::int32_t sum_x8;      // -8 * sum of q: takes back the offset of Q4_0's quants
   std::int32_t sum_x128;    // -128 * sum of q: Q8_0's
   std::int32_t sum_x32[2];  // -32 * sum of each half of q: Q6_K's, which has a scale per 16
   std::int32_t unused[2];
 };
-static_assert(sizeof(Q8Block) == 64);
+static_assert(sizeof(Q16Block) == 96);
 
 template <DType kType>
 struct PanelFormat;
@@ -132,20 +133,20 @@ using MatmulFn = void (*)(const MatmulArgs&);
 namespace scalar {
 MatmulFn matmul_fn(DType dtype);
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out);
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace scalar
 namespace avx2 {
 MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out);
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace avx2
 namespace avx512 {
 MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
 MatmulFn matmul_kquant_fn(DType dtype);
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out);
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace avx512
 
 }  // namespace pagemill

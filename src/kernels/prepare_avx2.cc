@@ -1,4 +1,4 @@
-// Activations to bf16 and to int8 blocks; the same bits as the scalar versions.
+// Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
 #include <immintrin.h>
 
 #include "kernels/panel_layout.h"
@@ -6,7 +6,8 @@
 namespace pagemill::avx2 {
 namespace {
 
-constexpr float kTiny = 1e-30f;  // a block whose maximum is below is zero: 127 / max would overflow
+// A block whose maximum is below is zero: 32767 / max would overflow.
+constexpr float kTiny = 1e-30f;
 constexpr float kMaxFinite = 3.4028234e38f;
 
 inline __m256 load_x(const float* p) { return _mm256_loadu_ps(p); }
@@ -28,20 +29,20 @@ inline float max_of(__m256 x) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
-// Sum of the 16 bytes.
-inline int sum_of(__m128i bytes) {
-  const __m256i wide = _mm256_madd_epi16(_mm256_cvtepi8_epi16(bytes), _mm256_set1_epi16(1));
+// Sum of the 16 words.
+inline int sum_of(__m256i words) {
+  const __m256i wide = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
   __m128i s = _mm_add_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
   s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
   return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
-// 16 values times `factor`, rounded to int8.
-inline __m128i quantize(__m256 low, __m256 high, __m256 factor) {
+// 16 values times `factor`, rounded to int16, of each 4 the elements 0, 2, 1, 3.
+inline __m256i quantize(__m256 low, __m256 high, __m256 factor) {
   const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(low, factor));
   const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(high, factor));
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-  return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  return _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8);
 }
 
 }  // namespace
@@ -57,9 +58,9 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
   for (std::int64_t i = k; i < cols + cols % 2; ++i) rounded[i] = tail[i - k];
 }
 
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+  auto* const blocks = reinterpret_cast<Q16Block*>(out);
   for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
     __m256 values[4];
     __m256 largest = _mm256_setzero_ps();
@@ -71,21 +72,21 @@ void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
     }
     const float max = max_of(largest);
     const bool finite = max <= kMaxFinite && _mm256_movemask_ps(unordered) == 0;
-    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
     const __m256 factor = _mm256_set1_ps(inverse);
-    __m128i q0 = _mm_setzero_si128();
-    __m128i q1 = _mm_setzero_si128();
+    __m256i q0 = _mm256_setzero_si256();
+    __m256i q1 = _mm256_setzero_si256();
     if (finite) {
       q0 = quantize(values[0], values[1], factor);
       q1 = quantize(values[2], values[3], factor);
     }
-    Q8Block& block = blocks[b];
-    _mm_store_si128(reinterpret_cast<__m128i*>(block.q), q0);
-    _mm_store_si128(reinterpret_cast<__m128i*>(block.q + 16), q1);
+    Q16Block& block = blocks[b];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(block.q), q0);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(block.q + 16), q1);
     const int sum0 = sum_of(q0);
     const int sum1 = sum_of(q1);
     const int sum = sum0 + sum1;
-    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : __builtin_nanf("");
+    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : __builtin_nanf("");
     block.scaled_sum = block.scale * static_cast<float>(sum);
     block.sum_x8 = -8 * sum;
     block.sum_x128 = -128 * sum;

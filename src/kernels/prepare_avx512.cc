@@ -1,4 +1,4 @@
-// Activations to bf16 and to int8 blocks; the same bits as the scalar versions.
+// Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
 #include <immintrin.h>
 
 #include "kernels/panel_layout.h"
@@ -6,7 +6,8 @@
 namespace pagemill::avx512 {
 namespace {
 
-constexpr float kTiny = 1e-30f;  // a block whose maximum is below is zero: 127 / max would overflow
+// A block whose maximum is below is zero: 32767 / max would overflow.
+constexpr float kTiny = 1e-30f;
 constexpr float kMaxFinite = 3.4028234e38f;
 
 // Rounded to bf16, to nearest even, and widened again. VCVTNEPS2BF16 would flush subnormals.
@@ -18,6 +19,13 @@ inline __m512 round_bf16(__m512 x) {
   const __m512i quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
   return _mm512_castsi512_ps(
       _mm512_and_si512(quiet, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// 16 values as int16, of each 4 the elements 0, 2, 1, 3.
+inline void store_q(std::int16_t* out, __m512i values) {
+  const __m256i words = _mm512_cvtepi32_epi16(values);
+  const __m256i ordered = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), ordered);
 }
 
 }  // namespace
@@ -33,25 +41,25 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
   _mm512_mask_storeu_ps(rounded + k, padded, round_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
 }
 
-void prepare_q8(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const blocks = reinterpret_cast<Q8Block*>(out);
+void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const blocks = reinterpret_cast<Q16Block*>(out);
   for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
     const __m512 x0 = _mm512_loadu_ps(x + b * kQuantBlock);
     const __m512 x1 = _mm512_loadu_ps(x + b * kQuantBlock + 16);
     const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
     const bool finite = max <= kMaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
-    Q8Block& block = blocks[b];
-    const float inverse = finite && max >= kTiny ? 127.0f / max : 0.0f;
+    Q16Block& block = blocks[b];
+    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
     const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
     const __m512 factor = _mm512_set1_ps(inverse);
     const __m512i q0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x0, factor));
     const __m512i q1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x1, factor));
-    _mm_store_si128(reinterpret_cast<__m128i*>(block.q), _mm512_cvtepi32_epi8(q0));
-    _mm_store_si128(reinterpret_cast<__m128i*>(block.q + 16), _mm512_cvtepi32_epi8(q1));
+    store_q(block.q, q0);
+    store_q(block.q + 16, q1);
     const int sum0 = _mm512_reduce_add_epi32(q0);
     const int sum1 = _mm512_reduce_add_epi32(q1);
     const int sum = sum0 + sum1;
-    block.scale = finite ? (max >= kTiny ? max / 127.0f : 0.0f) : __builtin_nanf("");
+    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : __builtin_nanf("");
     block.scaled_sum = block.scale * static_cast<float>(sum);
     block.sum_x8 = -8 * sum;
     block.sum_x128 = -128 * sum;
