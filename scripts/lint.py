@@ -200,7 +200,7 @@ def check_isa_symbols(tree: Tree) -> list[str]:
         source = os.path.relpath(entry["file"], tree.root)
         if not re.search(r"-mavx|-march=", command) or is_test(source):
             continue
-        namespace = "avx512" if "avx512" in command else "avx2"
+        namespace = next((isa for isa in ("avx512bf16", "avx512") if f"-m{isa}" in command), "avx2")
         built = pathlib.Path(entry["directory"]) / re.search(r" -o (\S+)", command).group(1)
         if not built.is_file():
             problems.append(f"{source}: not built yet, so its symbols can't be checked")

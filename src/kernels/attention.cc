@@ -16,18 +16,6 @@ constexpr std::size_t kPartialFloatsMax = std::size_t{4} << 20;
 constexpr std::int64_t kTasksPerThread = 4;
 constexpr int kMinTileRows = 16;
 
-const AttentionKernels& attention_kernels(Isa isa) {
-  switch (isa) {
-    case Isa::kAvx512:
-      return kAttentionAvx512;
-    case Isa::kAvx2:
-      return kAttentionAvx2;
-    case Isa::kScalar:
-      break;
-  }
-  return kAttentionScalar;
-}
-
 void check_layout(const KvLayout& layout) {
   PM_CHECK(layout.dtype == DType::kBF16 || layout.dtype == DType::kF32, "dtype of the KV cache");
   PM_CHECK(layout.head_size > 0 && layout.head_size <= kMaxHeadSize && layout.head_size % 2 == 0,
@@ -304,6 +292,20 @@ class Attention {
 };
 
 }  // namespace
+
+const AttentionKernels& attention_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512Bf16:
+      return kAttentionAvx512Bf16;
+    case Isa::kAvx512:
+      return kAttentionAvx512;
+    case Isa::kAvx2:
+      return kAttentionAvx2;
+    case Isa::kScalar:
+      break;
+  }
+  return kAttentionScalar;
+}
 
 std::size_t KvLayout::block_bytes() const {
   return dtype_bytes(dtype, std::int64_t{num_kv_heads} * block_size * head_size);

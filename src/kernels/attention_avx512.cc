@@ -1,46 +1,48 @@
 #include "kernels/vec_avx512.h"
 // Written over the Vec above.
 #include "kernels/attention_generic.h"
+#include "kernels/round_avx512.h"
 
 namespace pagemill {
 namespace {
 
-inline __m512bh as_bf16(__m512i x) { return reinterpret_cast<__m512bh>(x); }
+// 16 lanes of two numbers each, widened to f32.
+struct Pairs {
+  Vec first;
+  Vec second;
+};
 
-inline __m512i splat_pair(const std::uint16_t* pair) {
-  std::int32_t bits;
-  __builtin_memcpy(&bits, pair, sizeof(bits));
-  return _mm512_set1_epi32(bits);
+inline Pairs widen(__m512i pairs) {
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))},
+          {_mm512_castsi512_ps(_mm512_and_si512(pairs, high))}};
 }
 
-// Queries and weights are rounded to bf16 too: vdpbf16ps multiplies pairs and adds in f32.
+inline Vec fma_pairs(Vec acc, const Pairs& pairs, const float* by) {
+  return fma(pairs.second, splat(by[1]), fma(pairs.first, splat(by[0]), acc));
+}
+
+// Keys and values are widened, once for all rows of a tile; queries and weights are rounded to
+// bf16, as kAvx512Bf16's are, and kept in f32.
 struct Bf16 {
   static constexpr int kPack = 2;
   static constexpr int kScoreRows = 8;
   static constexpr int kScoreTiles = 2;
-  static constexpr int kValueRows = 4;
-  static constexpr int kValueVecs = 4;
-  using Elem = std::uint16_t;
-  using KStep = __m512i;
-  using VStep = __m512i;
+  static constexpr int kValueRows = 8;
+  static constexpr int kValueVecs = 2;
+  using Elem = float;
+  using KStep = Pairs;
+  using VStep = Pairs;
 
-  static void store_elems(Elem* p, Vec a) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v)));
-  }
-  static KStep load_k(const std::byte* p) { return _mm512_loadu_si512(p); }
-  static Vec dot(Vec acc, KStep k, const Elem* q) {
-    return {_mm512_dpbf16_ps(acc.v, as_bf16(k), as_bf16(splat_pair(q)))};
-  }
-  static VStep load_v(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static void store_elems(Elem* p, Vec a) { _mm512_storeu_ps(p, round_bf16(a.v)); }
+  static KStep load_k(const std::byte* p) { return widen(_mm512_loadu_si512(p)); }
+  static Vec dot(Vec acc, const KStep& k, const Elem* q) { return fma_pairs(acc, k, q); }
+  static VStep load_v(const std::byte* p) { return load_k(p); }
   static VStep load_v_part(const std::byte* p, int lanes, bool use_first, bool use_second) {
-    const int keep = (use_first ? 0xffff : 0) | (use_second ? static_cast<int>(0xffff0000u) : 0);
-    return _mm512_and_si512(_mm512_maskz_loadu_epi32(first_lanes(lanes), p),
-                            _mm512_set1_epi32(keep));
+    const Pairs pairs = widen(_mm512_maskz_loadu_epi32(first_lanes(lanes), p));
+    return {use_first ? pairs.first : splat(0), use_second ? pairs.second : splat(0)};
   }
-  static Vec add_v(Vec acc, VStep v, const Elem* w) {
-    return {_mm512_dpbf16_ps(acc.v, as_bf16(v), as_bf16(splat_pair(w)))};
-  }
+  static Vec add_v(Vec acc, const VStep& v, const Elem* w) { return fma_pairs(acc, v, w); }
 };
 
 struct F32 {
@@ -66,13 +68,16 @@ struct F32 {
 void to_bf16(const float* x, int n, std::uint16_t* y) {
   for (int i = 0; i < n; i += kLanes) {
     const int lanes = int_min(n - i, kLanes);
-    const __m256bh rounded = _mm512_cvtneps_pbh(load_first(x + i, lanes).v);
-    _mm256_mask_storeu_epi16(y + i, first_lanes(lanes), reinterpret_cast<__m256i>(rounded));
+    const __m512 rounded = round_bf16(load_first(x + i, lanes).v);
+    const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(rounded), 16);
+    _mm512_mask_cvtepi32_storeu_epi16(y + i, first_lanes(lanes), high);
   }
 }
 
 }  // namespace
 
 const AttentionKernels kAttentionAvx512 = {attend<Bf16>, attend<F32>, merge, finish, to_bf16};
+const AttentionKernels kAttentionAvx512Bf16 = {
+    avx512bf16::attend_bf16, attend<F32>, merge, finish, avx512bf16::to_bf16};
 
 }  // namespace pagemill

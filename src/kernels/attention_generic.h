@@ -244,7 +244,7 @@ struct Attender {
   void value_rows(int row, int step_begin, int step_end) {
     if (step_begin >= step_end) return;
     int d = 0;
-    constexpr int kWide = Kv::kValueVecs;
+    constexpr int kWide = R <= Kv::kValueRows / 2 ? Kv::kValueVecs * 2 : Kv::kValueVecs;
     for (; d + kWide * kLanes <= task.head_size; d += kWide * kLanes) {
       value_block<R, kWide>(row, d, step_begin, step_end);
     }
@@ -323,6 +323,15 @@ struct Attender {
     for (int r = row; r < row + R; ++r) value_tail(r, end);
   }
 
+  // Fewer rows than a whole block: 0 .. R.
+  template <int R>
+  void values_dispatch(int rows, int row) {
+    if constexpr (R > 0) {
+      if (rows < R) return values_dispatch<R - 1>(rows, row);
+      values<R>(row);
+    }
+  }
+
   // ---- A chunk.
 
   void attend_rows(int row, int rows) {
@@ -339,19 +348,7 @@ struct Attender {
     for (int r = row; r < row + rows; ++r) softmax_row(r);
     int r = row;
     for (; r + Kv::kValueRows <= row + rows; r += Kv::kValueRows) values<Kv::kValueRows>(r);
-    if constexpr (Kv::kValueRows > 3) {
-      if (r + 3 <= row + rows) {
-        values<3>(r);
-        r += 3;
-      }
-    }
-    if constexpr (Kv::kValueRows > 2) {
-      if (r + 2 <= row + rows) {
-        values<2>(r);
-        r += 2;
-      }
-    }
-    for (; r < row + rows; ++r) values<1>(r);
+    values_dispatch<Kv::kValueRows - 1>(row + rows - r, r);
   }
 
   void run(int begin, int end) {
@@ -380,7 +377,9 @@ void attend(const AttentionTask& task, int begin, int end, const AttentionPartia
   Attender<Kv>(task, to).run(begin, end);
 }
 
-void merge(const AttentionTask& task, const AttentionPartial& from, const AttentionPartial& into) {
+[[maybe_unused]] void merge(const AttentionTask& task,
+                            const AttentionPartial& from,
+                            const AttentionPartial& into) {
   for (int row = 0; row < task.rows; ++row) {
     if (from.sum[row] == 0) continue;  // the row sees none of its tokens
     float* o = into.out + row * into.out_stride;
@@ -402,7 +401,7 @@ void merge(const AttentionTask& task, const AttentionPartial& from, const Attent
   }
 }
 
-void finish(const AttentionTask& task, const AttentionPartial& from) {
+[[maybe_unused]] void finish(const AttentionTask& task, const AttentionPartial& from) {
   for (int row = 0; row < task.rows; ++row) {
     const Vec sum = splat(from.sum[row]);
     const float* o = from.out + row * from.out_stride;

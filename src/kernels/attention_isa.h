@@ -62,8 +62,18 @@ struct AttentionKernels {
   void (*to_bf16)(const float* x, int n, std::uint16_t* y);  // round to nearest even
 };
 
+// The parts of kAttentionAvx512Bf16 that multiply or round by AVX-512 BF16; the rest is
+// kAttentionAvx512's.
+namespace avx512bf16 {
+void attend_bf16(const AttentionTask& task, int begin, int end, const AttentionPartial& to);
+void to_bf16(const float* x, int n, std::uint16_t* y);
+}  // namespace avx512bf16
+
 extern const AttentionKernels kAttentionScalar;
 extern const AttentionKernels kAttentionAvx2;
 extern const AttentionKernels kAttentionAvx512;
+extern const AttentionKernels kAttentionAvx512Bf16;
+
+const AttentionKernels& attention_kernels(Isa isa);
 
 }  // namespace pagemill

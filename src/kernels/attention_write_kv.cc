@@ -90,9 +90,7 @@ void write_kv(Isa isa,
   PM_CHECK(layout.block_size % kTileTokens == 0, "block_size {}", layout.block_size);
   const bool is_bf16 = layout.dtype == DType::kBF16;
   PM_CHECK(is_bf16 || layout.dtype == DType::kF32, "dtype of the KV cache");
-  const auto to_bf16 = isa == Isa::kAvx512 ? kAttentionAvx512.to_bf16
-                       : isa == Isa::kAvx2 ? kAttentionAvx2.to_bf16
-                                           : kAttentionScalar.to_bf16;
+  const auto to_bf16 = attention_kernels(isa).to_bf16;
   const int tile_units = kTileTokens * head_size / (is_bf16 ? 2 : 1);
 
   const std::size_t ranges = (slot_mapping.size() + kTokensPerTask - 1) / kTokensPerTask;

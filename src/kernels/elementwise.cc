@@ -7,6 +7,7 @@ namespace pagemill {
 const ElementwiseKernels& elementwise_kernels(Isa isa) {
   switch (isa) {
     case Isa::kAvx512:
+    case Isa::kAvx512Bf16:  // no products of bf16 here
       return kElementwiseAvx512;
     case Isa::kAvx2:
       return kElementwiseAvx2;
