@@ -41,6 +41,7 @@ MatmulFn matmul_fn(Isa isa, DType dtype) {
     case Isa::kAvx2:
       return avx2::matmul_fn(dtype);
     case Isa::kAvx512:
+    case Isa::kAvx512Bf16:
       return avx512::matmul_fn(dtype);
   }
   return nullptr;
