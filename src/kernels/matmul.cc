@@ -22,8 +22,6 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
   std::int64_t bytes = 0;
   switch (format) {
     case ActivationFormat::kF32:
-      bytes = cols * 4;
-      break;
     case ActivationFormat::kBF16:
       bytes = (cols + cols % 2) * 4;
       break;
@@ -104,7 +102,6 @@ namespace {
 Result<DType> stored_dtype(DType source, DType compute) {
   if (compute == DType::kF32 || compute == DType::kBF16) return compute;
   if (compute == source && is_panel_dtype(source)) return source;
-  if (compute == DType::kF16) return DType::kF32;
   return unsupported(
       fmt::format("a matrix of {} cannot be stored as {}: ask for F32, BF16 or its own",
                   dtype_info(source).name,
@@ -253,6 +250,7 @@ void prepare_row(Isa isa,
   switch (format) {
     case ActivationFormat::kF32:
       std::copy_n(x, cols, reinterpret_cast<float*>(out));
+      if (cols % 2 != 0) reinterpret_cast<float*>(out)[cols] = 0;
       return;
     case ActivationFormat::kBF16:
       if (isa >= Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);

@@ -69,9 +69,9 @@ struct RowOrder {
 };
 
 // Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the weight's own
-// (quantized stays quantized), or kF32 / kBF16 to convert or dequantize. Errors name the shape that is wrong
-// (K must be a multiple of the format's block).
-// F16 weights are stored as BF16 only if asked for by `compute`; kF16 is stored as kF32 otherwise.
+// (quantized stays quantized, F16 stays in 16 bits), or kF32 / kBF16 to convert or dequantize. Nothing is
+// converted to F16, which would overflow. Errors name the shape that is wrong (K must be a multiple of the
+// format's block).
 Result<PackedMatrix> pack_matrix(Isa isa, const TensorView& weight, DType compute, RowOrder order,
                                  ThreadPool& pool);
 

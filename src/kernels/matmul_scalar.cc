@@ -68,6 +68,17 @@ void matmul_f32(const MatmulArgs& a) {
       copy_x);
 }
 
+void matmul_f16(const MatmulArgs& a) {
+  matmul_blocks(
+      a,
+      [](const std::byte* panel, std::int64_t block, std::int64_t count, float* w) {
+        const auto* const halves =
+            reinterpret_cast<const std::uint16_t*>(panel + block * kQuantBlock * kPanelCols * 2);
+        for (std::int64_t i = 0; i < count * kPanelCols; ++i) w[i] = f16_to_float(halves[i]);
+      },
+      copy_x);
+}
+
 void matmul_bf16(const MatmulArgs& a) {
   matmul_blocks(
       a,
@@ -99,6 +110,8 @@ MatmulFn matmul_fn(DType dtype) {
   switch (dtype) {
     case DType::kF32:
       return matmul_f32;
+    case DType::kF16:
+      return matmul_f16;
     case DType::kBF16:
       return matmul_bf16;
     case DType::kQ8_0:

@@ -472,17 +472,26 @@ TEST(PackMatrix, UndoesTheRotaryInterleaving) {
   }
 }
 
-TEST(PackMatrix, StoresF16AsF32UnlessAskedForBf16) {
-  ThreadPool pool(1);
+// F16 in 16 bits is the f32 computation with half the bytes: subnormals and an odd K included.
+TEST(Matmul, F16HasTheBitsOfF32) {
+  ThreadPool pool(2);
   std::mt19937_64 rng(13);
-  const RandomWeight weight(DType::kF16, 9, 33, rng);
-  const std::vector<float> w = weight.dequantized();
-  std::vector<float> row(33);
-  const PackedMatrix as_f32 = pack(Isa::kScalar, weight.view(), DType::kF16, pool);
-  EXPECT_EQ(as_f32.dtype(), DType::kF32);
-  unpack_row(as_f32, 8, row.data());
-  EXPECT_TRUE(same_bits(row.data(), w.data() + 8 * 33, 33));
-  EXPECT_EQ(pack(Isa::kScalar, weight.view(), DType::kBF16, pool).dtype(), DType::kBF16);
+  for (const std::int64_t k : {33, 256}) {
+    RandomWeight weight(DType::kF16, 70, k, rng);
+    for (std::size_t at = 0; at < weight.bytes.size(); at += 14) {
+      weight.bytes[at + 1] &= std::byte{0x83};  // exponent 0
+    }
+    const std::vector<float> x = random_floats(20 * k, rng);
+    for (Isa isa : supported_isas()) {
+      const PackedMatrix as_f16 = pack(isa, weight.view(), DType::kF16, pool);
+      const PackedMatrix as_f32 = pack(isa, weight.view(), DType::kF32, pool);
+      EXPECT_EQ(as_f16.activation_format(), ActivationFormat::kF32);
+      EXPECT_EQ(as_f16.bytes(), 5u * 16 * 2 * static_cast<std::size_t>(k + k % 2));
+      const std::vector<float> a = multiply(isa, pool, as_f16, x.data(), 20);
+      const std::vector<float> b = multiply(isa, pool, as_f32, x.data(), 20);
+      EXPECT_TRUE(same_bits(a.data(), b.data(), 20 * 70)) << to_string(isa) << ", K " << k;
+    }
+  }
 }
 
 TEST(PackMatrix, RefusesWhatItCannotPackAndSaysWhy) {
@@ -501,6 +510,7 @@ TEST(PackMatrix, RefusesWhatItCannotPackAndSaysWhy) {
   EXPECT_THAT(message(DType::kF32, {0, 4}, DType::kF32, {}), HasSubstr("[0, 4]"));
   EXPECT_THAT(message(DType::kF32, {6, 4}, DType::kF32, {.rotary_heads = 2}), HasSubstr("rotary"));
   EXPECT_THAT(message(DType::kQ4_1, {4, 64}, DType::kQ8_0, {}), HasSubstr("Q8_0"));
+  EXPECT_THAT(message(DType::kF32, {4, 64}, DType::kF16, {}), HasSubstr("F16"));
   EXPECT_THAT(message(DType::kI8, {4, 64}, DType::kI8, {}), HasSubstr("I8"));
 }
 

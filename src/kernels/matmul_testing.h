@@ -16,6 +16,7 @@ namespace pagemill::testing {
 
 inline const std::vector<DType>& stored_dtypes() {
   static const std::vector<DType> dtypes = {DType::kF32,
+                                            DType::kF16,
                                             DType::kBF16,
                                             DType::kQ8_0,
                                             DType::kQ4_0,

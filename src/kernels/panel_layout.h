@@ -5,6 +5,7 @@
 // cache line.
 //
 //   F32    [K][16]
+//   F16    [K][16], and 16 zeros after an odd K
 //   BF16   [ceil(K/2)][16][2]; the last of an odd K is paired with zero
 //   Q*     units of 64 (Q8_0, Q4_0, Q4_1) or 256 (K-quants) along K: scales first, then the blocks
 //   of
@@ -23,7 +24,8 @@
 //   Q5_K   as Q4_K,                                              {nibbles, bits}[8]
 //   Q6_K   d f16 [16], 32 bytes unused, sc i8 [8][2][16],        {nibbles, pairs}[8]
 //
-// Prepared activations are rows of f32 (for BF16 weights rounded to bf16), or of Q16Block.
+// Prepared activations are rows of f32 (for BF16 weights rounded to bf16) with a zero after an odd
+// K, or of Q16Block.
 //
 // Only constants and plain structs here: this header is compiled for every ISA.
 #pragma once

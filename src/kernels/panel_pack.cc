@@ -163,6 +163,16 @@ void pack_f32(const Rows& rows, std::int64_t cols, std::byte* panel) {
   }
 }
 
+void pack_f16(const Rows& rows, std::int64_t cols, std::byte* panel) {
+  for (std::int64_t c = 0; c < kPanelCols; ++c) {
+    for (std::int64_t k = 0; k < cols + cols % 2; ++k) {
+      const bool zero = rows[c] == nullptr || k == cols;
+      const auto value = zero ? std::uint16_t{0} : load<std::uint16_t>(rows[c] + k * 2);
+      store(panel + (k * kPanelCols + c) * 2, value);
+    }
+  }
+}
+
 void pack_bf16(const Rows& rows, std::int64_t cols, std::byte* panel) {
   for (std::int64_t c = 0; c < kPanelCols; ++c) {
     const std::byte* const row = rows[c];
@@ -288,13 +298,15 @@ std::size_t quantized_bytes(std::int64_t cols) {
 }  // namespace
 
 bool is_panel_dtype(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 || is_quantized(dtype);
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 ||
+         is_quantized(dtype);
 }
 
 std::size_t panel_bytes(DType dtype, std::int64_t cols) {
   switch (dtype) {
     case DType::kF32:
       return static_cast<std::size_t>(cols * kPanelCols * 4);
+    case DType::kF16:
     case DType::kBF16:
       return static_cast<std::size_t>((cols + 1) / 2 * kPanelCols * 4);
     case DType::kQ8_0:
@@ -318,6 +330,8 @@ void pack_panel(DType dtype, const Rows& rows, std::int64_t cols, std::byte* pan
   switch (dtype) {
     case DType::kF32:
       return pack_f32(rows, cols, panel);
+    case DType::kF16:
+      return pack_f16(rows, cols, panel);
     case DType::kBF16:
       return pack_bf16(rows, cols, panel);
     case DType::kQ8_0:
@@ -346,6 +360,10 @@ void unpack_column(
   if (dtype == DType::kF32) {
     for (std::int64_t k = 0; k < cols; ++k) {
       out[k] = load<float>(panel + (k * kPanelCols + column) * 4);
+    }
+  } else if (dtype == DType::kF16) {
+    for (std::int64_t k = 0; k < cols; ++k) {
+      out[k] = f16_to_float(load<std::uint16_t>(panel + (k * kPanelCols + column) * 2));
     }
   } else if (dtype == DType::kBF16) {
     for (std::int64_t k = 0; k < cols; ++k) {
