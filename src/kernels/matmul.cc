@@ -39,8 +39,9 @@ MatmulFn matmul_fn(Isa isa, DType dtype) {
     case Isa::kAvx2:
       return avx2::matmul_fn(dtype);
     case Isa::kAvx512:
-    case Isa::kAvx512Bf16:
       return avx512::matmul_fn(dtype);
+    case Isa::kAvx512Bf16:
+      return avx512bf16::matmul_fn(dtype);
   }
   return nullptr;
 }
@@ -253,7 +254,8 @@ void prepare_row(Isa isa,
       if (cols % 2 != 0) reinterpret_cast<float*>(out)[cols] = 0;
       return;
     case ActivationFormat::kBF16:
-      if (isa >= Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
+      if (isa == Isa::kAvx512Bf16) return avx512::prepare_bf16_pairs(x, cols, out);
+      if (isa == Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
       if (isa == Isa::kAvx2) return avx2::prepare_bf16(x, cols, out);
       return scalar::prepare_bf16(x, cols, out);
     case ActivationFormat::kQ16:

@@ -20,7 +20,7 @@ namespace pagemill {
 // How a weight format wants its activations.
 enum class ActivationFormat {
   kF32,
-  kBF16,  // rounded to nearest even
+  kBF16,  // rounded to nearest even; stored as the instruction set likes it
   kQ16,   // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its values
 };
 

@@ -148,7 +148,12 @@ MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
 MatmulFn matmul_kquant_fn(DType dtype);
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
+// Rounded and not widened again, two to a word: what avx512bf16's BF16 product takes.
+void prepare_bf16_pairs(const float* x, std::int64_t cols, std::byte* out);
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace avx512
+namespace avx512bf16 {
+MatmulFn matmul_fn(DType dtype);
+}  // namespace avx512bf16
 
 }  // namespace pagemill

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/panel_layout.h"
+#include "kernels/round_avx512.h"
 
 namespace pagemill::avx512 {
 namespace {
@@ -9,17 +10,6 @@ namespace {
 // A block whose maximum is below is zero: 32767 / max would overflow.
 constexpr float kTiny = 1e-30f;
 constexpr float kMaxFinite = 3.4028234e38f;
-
-// Rounded to bf16, to nearest even, and widened again. VCVTNEPS2BF16 would flush subnormals.
-inline __m512 round_bf16(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-  const __m512i quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-  return _mm512_castsi512_ps(
-      _mm512_and_si512(quiet, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-}
 
 // 16 values as int16, of each 4 the elements 0, 2, 1, 3.
 inline void store_q(std::int16_t* out, __m512i values) {
@@ -39,6 +29,16 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
   const auto mask = static_cast<__mmask16>((1u << left) - 1);
   const auto padded = static_cast<__mmask16>((1u << (left + left % 2)) - 1);
   _mm512_mask_storeu_ps(rounded + k, padded, round_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
+}
+
+void prepare_bf16_pairs(const float* x, std::int64_t cols, std::byte* out) {
+  for (std::int64_t k = 0; k < cols; k += 16) {
+    const std::int64_t left = cols - k < 16 ? cols - k : 16;
+    const auto mask = static_cast<__mmask16>((1u << left) - 1);
+    const auto padded = static_cast<__mmask16>((1u << (left + left % 2)) - 1);
+    const __m512i rounded = _mm512_castps_si512(round_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
+    _mm512_mask_cvtepi32_storeu_epi16(out + k * 2, padded, _mm512_srli_epi32(rounded, 16));
+  }
 }
 
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
