@@ -1,0 +1,4 @@
+// Everything of Pagemill's C++ library.
+#pragma once
+
+#include "pagemill/llm.h"
