@@ -273,7 +273,7 @@ class Attention : public ::testing::TestWithParam<Isa> {
     return m;
   }
 
-  // Queries and weights rounded to bf16: a weight's rounding costs up to 2^-8 of its p |v|.
+  // AVX-512 rounds queries and weights to bf16: a weight's rounding costs up to 2^-8 of its p |v|.
   bool rounds(const Model& model) const {
     return model.dtype == DType::kBF16 && GetParam() >= Isa::kAvx512;
   }

@@ -1,8 +1,6 @@
 // F32, F16 and BF16 weights by f32 activations (for BF16 weights, rounded to bf16): one fused
-// multiply-add per element. 16-bit weights are widened in registers, once for all rows of a tile:
-// VDPBF16PS would save that, but runs at a quarter of VFMADD's rate on Intel's cores (measured on
-// family 6 model 207: 0.5 and 2 per cycle), so it does half the products a cycle; and it flushes
-// subnormals.
+// multiply-add per element. 16-bit weights are widened in registers, once for all rows of a tile.
+// Cores whose VDPBF16PS is fast enough to beat that use avx512bf16's kernel (isa.h says which).
 #include "kernels/matmul_tile_avx512.h"
 
 namespace pagemill::avx512 {

@@ -24,8 +24,8 @@
 //   Q5_K   as Q4_K,                                              {nibbles, bits}[8]
 //   Q6_K   d f16 [16], 32 bytes unused, sc i8 [8][2][16],        {nibbles, pairs}[8]
 //
-// Prepared activations are rows of f32 (for BF16 weights rounded to bf16) with a zero after an odd
-// K, or of Q16Block.
+// Prepared activations are rows of f32 (for BF16 weights rounded to bf16, and by kAvx512Bf16 stored
+// in 16 bits) with a zero after an odd K, or of Q16Block.
 //
 // Only constants and plain structs here: this header is compiled for every ISA.
 #pragma once
