@@ -134,6 +134,10 @@ void EngineCore::engine_loop() {
     }
     push_output(std::move(batch));
   }
+  // What came too late for a step is made known as well, so that the output thread can end it.
+  OutputBatch late;
+  apply(commands, late);
+  push_output(std::move(late));
 }
 
 void EngineCore::apply(std::vector<Command>& commands, OutputBatch& batch) {
