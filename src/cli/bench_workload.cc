@@ -68,7 +68,8 @@ class Recorder {
   void submitted(std::size_t index) { begin_[index] = last_[index] = monotonic_seconds(); }
 
   void take(std::size_t index, const RequestDelta& delta) {
-    const double now = monotonic_seconds();
+    // The engine's clock, not this thread's: it may be woken late, for several steps at once.
+    const double now = delta.times.committed;
     const std::lock_guard lock(mutex_);
     bool has_tokens = false;
     for (const CompletionDelta& completion : delta.completions)

@@ -33,6 +33,7 @@ struct EngineStats {
   std::int32_t num_requests_running = 0, num_requests_waiting = 0;
   double kv_cache_usage = 0;  // referenced blocks / blocks, 0..1
   double kv_cache_waste = 0;  // empty slots in referenced blocks / slots in referenced blocks
+  // num_blocks counts the null block too, which is in no other state.
   std::int32_t num_blocks = 0, num_blocks_free = 0, num_blocks_cached = 0,
                num_blocks_referenced = 0;
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;  // in tokens

@@ -208,7 +208,7 @@ void EngineCore::push_output(OutputBatch batch) {
 void EngineCore::output_loop() {
   name_thread("pm-output");
   while (auto batch = outputs_.pop_wait()) output_.process(std::move(*batch));
-  output_.fail_all({ErrorCode::kUnavailable, "the engine was stopped", {}});
+  output_.fail_all({ErrorCode::kUnavailable, "the engine was stopped", {}}, monotonic_seconds());
 }
 
 void EngineCore::update_stats(double step_seconds) {

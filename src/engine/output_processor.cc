@@ -58,8 +58,9 @@ void OutputProcessor::process(OutputBatch batch) {
   }
 }
 
-void OutputProcessor::fail_all(const Error& error) {
+void OutputProcessor::fail_all(const Error& error, double now) {
   OutputBatch batch;
+  batch.commit_time = now;
   for (const auto& [id, request] : requests_) batch.ended.push_back({id, error});
   process(std::move(batch));
 }
@@ -234,6 +235,7 @@ void OutputProcessor::publish(RequestOutputState& request, double now) {
     request.finished = true;
   }
   delta.times = request.times;
+  delta.times.committed = now;
   // The client hears of the end last: by then the statistics count it.
   if (delta.finished && on_finished_) on_finished_(delta);
   request.on_delta(delta);

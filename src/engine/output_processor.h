@@ -58,7 +58,7 @@ class OutputProcessor {
   // Publishes the batch: one RequestDelta for each request that it touches.
   void process(OutputBatch batch);
   // Ends every request with `error`: the engine stops.
-  void fail_all(const Error& error);
+  void fail_all(const Error& error, double now);
 
  private:
   struct SequenceOutput;

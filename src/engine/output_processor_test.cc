@@ -266,11 +266,11 @@ TEST_F(OutputProcessorTest, ValuesThatAreNotFiniteAreAnError) {
 TEST_F(OutputProcessorTest, FailAllEndsWhatIsLeft) {
   begin({}, nullptr);
   step({event(5)});
-  processor_->fail_all({ErrorCode::kUnavailable, "stopped", {}});
+  processor_->fail_all({ErrorCode::kUnavailable, "stopped", {}}, 9.0);
   ASSERT_EQ(deltas_.size(), 2u);
   EXPECT_TRUE(deltas_[1].finished);
   EXPECT_EQ(deltas_[1].error->code, ErrorCode::kUnavailable);
-  processor_->fail_all({ErrorCode::kUnavailable, "stopped", {}});
+  processor_->fail_all({ErrorCode::kUnavailable, "stopped", {}}, 9.0);
   EXPECT_EQ(deltas_.size(), 2u);
 }
 

@@ -33,13 +33,13 @@ struct PositionLogprobs {
 
 // What has become known of one sequence since the last delta.
 struct CompletionDelta {
-  std::int32_t index = 0;                   // 0..n-1
-  std::string text;                         // complete characters only
-  std::vector<TokenId> token_ids;           // those that produced or preceded `text`
-  std::vector<PositionLogprobs> logprobs;   // one per token of token_ids, if asked for
+  std::int32_t index = 0;                  // 0..n-1
+  std::string text;                        // complete characters only
+  std::vector<TokenId> token_ids;          // those that produced or preceded `text`
+  std::vector<PositionLogprobs> logprobs;  // one per token of token_ids, if asked for
   FinishReason finish_reason = FinishReason::kNone;
-  std::optional<std::string> stop_string;   // set when a stop string ended it
-  std::optional<TokenId> stop_token;        // set when a stop token (not EOS) ended it
+  std::optional<std::string> stop_string;  // set when a stop string ended it
+  std::optional<TokenId> stop_token;       // set when a stop token (not EOS) ended it
 };
 
 struct Usage {
@@ -50,6 +50,7 @@ struct Usage {
 
 struct RequestTimes {  // seconds of the engine's monotonic clock
   double arrival = 0, first_scheduled = 0, first_token = 0, finished = 0;
+  double committed = 0;  // when the tokens of this delta were known
 };
 
 // One event of a request's stream. The last one has `finished`.
