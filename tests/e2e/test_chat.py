@@ -116,6 +116,10 @@ def test_generation_prompt_can_be_left_out(chat):
     assert without < usual
 
 
-def test_skip_special_tokens_off_shows_the_end(chat):
-    answer = chat(max_tokens=128, extra_body={"skip_special_tokens": False})
-    assert answer.choices[0].message.content.endswith("<|im_end|>") or answer.choices[0].finish_reason == "length"
+def test_the_end_token_is_text_only_where_both_switches_ask_for_it(chat):
+    """As vLLM: the token that ends an answer is left out, unless include_stop_str_in_output keeps it."""
+    hidden = chat(max_tokens=128, extra_body={"skip_special_tokens": False}).choices[0]
+    shown = chat(max_tokens=128,
+                 extra_body={"skip_special_tokens": False, "include_stop_str_in_output": True}).choices[0]
+    assert hidden.finish_reason == shown.finish_reason == "stop"
+    assert shown.message.content == hidden.message.content + "<|im_end|>"

@@ -75,7 +75,7 @@ def test_generate_names_the_bad_line_and_answers_the_others(demo_path, tmp_path,
 
 
 def test_chat_answers_lines_of_standard_input(demo_path):
-    done = pagemill("chat", "demo", stdin="What is the capital of France?\n")
+    done = pagemill("chat", "demo", "--temperature", "0", stdin="What is the capital of France?\n")
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
 
