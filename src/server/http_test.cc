@@ -170,7 +170,7 @@ const Malformed kMalformed[] = {
     {"BareCr", "GET /health HTTP/1.1\r\nHost: x\rX: y\r\n\r\n", 400},
     {"Folded", "GET /health HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400},
     {"SpaceBeforeColon", "GET /health HTTP/1.1\r\nHost : x\r\n\r\n", 400},
-    {"Nul", std::string("GET /health HTTP/1.1\r\nHost: x\r\nA: \0b\r\n\r\n", 42), 400},
+    {"Nul", std::string("GET /health HTTP/1.1\r\nHost: x\r\nA: \0b\r\n\r\n", 40), 400},
     {"NoHost", "GET /health HTTP/1.1\r\n\r\n", 400},
     {"TwoHosts", "GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400},
     {"Garbage", "\x16\x03\x01\x02\x01\r\n\r\n", 400},
