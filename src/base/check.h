@@ -9,13 +9,15 @@
 namespace pagemill {
 
 // Prints the message with its place and aborts.
-[[noreturn]] void check_failed(const char* file, int line, const char* condition,
+[[noreturn]] void check_failed(const char* file,
+                               int line,
+                               const char* condition,
                                const std::string& message);
 
 }  // namespace pagemill
 
-#define PM_CHECK(condition, ...)                                                             \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]]                                                           \
+#define PM_CHECK(condition, ...)                                                               \
+  do {                                                                                         \
+    if (!(condition)) [[unlikely]]                                                             \
       ::pagemill::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
   } while (false)

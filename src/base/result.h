@@ -39,7 +39,9 @@ inline Error corrupt(std::string message) { return {ErrorCode::kCorrupt, std::mo
 inline Error unsupported(std::string message) {
   return {ErrorCode::kUnsupported, std::move(message), {}};
 }
-inline Error not_found(std::string message) { return {ErrorCode::kNotFound, std::move(message), {}}; }
+inline Error not_found(std::string message) {
+  return {ErrorCode::kNotFound, std::move(message), {}};
+}
 inline Error io_error(std::string message) { return {ErrorCode::kIo, std::move(message), {}}; }
 
 template <typename T>
@@ -91,9 +93,9 @@ inline Status ok_status() { return std::monostate{}; }
 }  // namespace pagemill
 
 // PM_TRY(expr): returns the error of a Status or Result from the enclosing function, else goes on.
-#define PM_TRY(expr)                                        \
-  do {                                                      \
-    auto pm_try_result = (expr);                            \
+#define PM_TRY(expr)                                                  \
+  do {                                                                \
+    auto pm_try_result = (expr);                                      \
     if (!pm_try_result.ok()) return std::move(pm_try_result).error(); \
   } while (false)
 
@@ -101,7 +103,7 @@ inline Status ok_status() { return std::monostate{}; }
 #define PM_CONCAT_INNER(a, b) a##b
 #define PM_CONCAT(a, b) PM_CONCAT_INNER(a, b)
 #define PM_ASSIGN(lhs, expr) PM_ASSIGN_IMPL(PM_CONCAT(pm_result_, __LINE__), lhs, expr)
-#define PM_ASSIGN_IMPL(tmp, lhs, expr)             \
-  auto tmp = (expr);                               \
-  if (!tmp.ok()) return std::move(tmp).error();    \
+#define PM_ASSIGN_IMPL(tmp, lhs, expr)          \
+  auto tmp = (expr);                            \
+  if (!tmp.ok()) return std::move(tmp).error(); \
   lhs = std::move(tmp).value()

@@ -14,8 +14,7 @@ class TaskRef {
  public:
   template <typename F>
   TaskRef(F&& f)  // NOLINT: implicit by design
-      : object_(const_cast<void*>(static_cast<const void*>(&f))),
-        call_([](void* object, int task) {
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, int task) {
           (*static_cast<std::remove_reference_t<F>*>(object))(task);
         }) {}
   void operator()(int task) const { call_(object_, task); }

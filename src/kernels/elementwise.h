@@ -1,5 +1,5 @@
-// Row-wise operations around the matrix products. Each works on one row, so that callers can fuse them within
-// one task of a fork-join; each is the same bits on every call within an ISA.
+// Row-wise operations around the matrix products. Each works on one row, so that callers can fuse
+// them within one task of a fork-join; each is the same bits on every call within an ISA.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +12,23 @@ struct ElementwiseKernels {
   // y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t n, float* y);
   // y[i] = (x[i] - mean) / sqrt(var + eps) * weight[i] + bias[i]; bias may be null
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::int64_t n,
-                     float* y);
+  void (*layer_norm)(
+      const float* x, const float* weight, const float* bias, float eps, std::int64_t n, float* y);
   // y[i] = silu(gate[i]) * up[i]
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* y);
   // y[i] = gelu_tanh(gate[i]) * up[i]; up may be null (then plain GELU)
   void (*gelu_tanh_mul)(const float* gate, const float* up, std::int64_t n, float* y);
-  // Rotates pairs (i, i + rotary_dim/2) of each head in place; cos, sin: [rotary_dim/2] of this position.
-  void (*rope_neox)(float* x, std::int64_t num_heads, std::int64_t head_size, std::int64_t rotary_dim,
-                    const float* cos, const float* sin);
+  // Rotates pairs (i, i + rotary_dim/2) of each head in place; cos, sin: [rotary_dim/2] of this
+  // position.
+  void (*rope_neox)(float* x,
+                    std::int64_t num_heads,
+                    std::int64_t head_size,
+                    std::int64_t rotary_dim,
+                    const float* cos,
+                    const float* sin);
   void (*add)(const float* x, std::int64_t n, float* y);  // y += x
-  // Natural log of the sum of exp(x[i]), with the maximum subtracted first; also returns the maximum.
+  // Natural log of the sum of exp(x[i]), with the maximum subtracted first; also returns the
+  // maximum.
   float (*log_sum_exp)(const float* x, std::int64_t n, float* max);
   // Index of the maximum, the lowest on ties.
   std::int64_t (*argmax)(const float* x, std::int64_t n);

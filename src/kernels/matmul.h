@@ -1,8 +1,8 @@
 // Matrix products of activations with packed weights: y = x W^T (+ bias) (+ y).
 //
-// Every output is one chain of additions over K in ascending order, whatever the number of rows, the
-// tile it falls in or the thread that computes it: a row's result is the same bits alone or among
-// 1,000 others (docs/ARCHITECTURE.md, "Same bits").
+// Every output is one chain of additions over K in ascending order, whatever the number of rows,
+// the tile it falls in or the thread that computes it: a row's result is the same bits alone or
+// among 1,000 others (docs/ARCHITECTURE.md, "Same bits").
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,12 @@ namespace pagemill {
 enum class ActivationFormat {
   kF32,
   kBF16,  // rounded to nearest even; stored as the instruction set likes it
-  kQ16,   // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its values
+  kQ16,   // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its
+          // values
 };
 
-// Activations of up to `max_rows` rows, converted for the kernels. Allocated once, reused each step.
+// Activations of up to `max_rows` rows, converted for the kernels. Allocated once, reused each
+// step.
 class ActivationBuffer {
  public:
   ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols);
@@ -50,9 +52,9 @@ class PackedMatrix {
 
   std::int64_t rows() const;
   std::int64_t cols() const;
-  DType dtype() const;                     // what it is stored and computed as
+  DType dtype() const;  // what it is stored and computed as
   ActivationFormat activation_format() const;
-  std::size_t bytes() const;               // resident
+  std::size_t bytes() const;  // resident
 
   struct Impl;
   Impl& impl() const { return *impl_; }
@@ -62,35 +64,42 @@ class PackedMatrix {
   std::unique_ptr<Impl> impl_;
 };
 
-// Row r of the packed matrix is row `source_row(r)` of the tensor. GGUF files of the llama architecture
-// interleave the rotary halves of each head of Q and K; rotary_unpermute undoes it.
+// Row r of the packed matrix is row `source_row(r)` of the tensor. GGUF files of the llama
+// architecture interleave the rotary halves of each head of Q and K; rotary_unpermute undoes it.
 struct RowOrder {
-  std::int64_t rotary_heads = 0;  // 0: as stored; else the number of heads to undo the interleaving of
+  std::int64_t rotary_heads =
+      0;  // 0: as stored; else the number of heads to undo the interleaving of
 };
 
-// Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the weight's own
-// (quantized stays quantized, F16 stays in 16 bits), or kF32 / kBF16 to convert or dequantize. Nothing is
-// converted to F16, which would overflow. Errors name the shape that is wrong (K must be a multiple of the
-// format's block).
-Result<PackedMatrix> pack_matrix(Isa isa, const TensorView& weight, DType compute, RowOrder order,
-                                 ThreadPool& pool);
+// Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the
+// weight's own (quantized stays quantized, F16 stays in 16 bits), or kF32 / kBF16 to convert or
+// dequantize. Nothing is converted to F16, which would overflow. Errors name the shape that is
+// wrong (K must be a multiple of the format's block).
+Result<PackedMatrix> pack_matrix(
+    Isa isa, const TensorView& weight, DType compute, RowOrder order, ThreadPool& pool);
 
-// Converts one row of x [K] f32 into row `row` of the buffer. Rows may be prepared concurrently, so that norm
-// and activation functions can be fused in front of it.
-void prepare_row(Isa isa, ActivationFormat format, const float* x, std::int64_t cols,
-                 ActivationBuffer& buffer, std::int64_t row);
+// Converts one row of x [K] f32 into row `row` of the buffer. Rows may be prepared concurrently, so
+// that norm and activation functions can be fused in front of it.
+void prepare_row(Isa isa,
+                 ActivationFormat format,
+                 const float* x,
+                 std::int64_t cols,
+                 ActivationBuffer& buffer,
+                 std::int64_t row);
 
 struct MatmulTarget {
   const PackedMatrix* weight = nullptr;
-  float* y = nullptr;              // [num_rows, >= weight->rows()], row stride ldy
+  float* y = nullptr;  // [num_rows, >= weight->rows()], row stride ldy
   std::int64_t ldy = 0;
-  const float* bias = nullptr;     // [weight->rows()] or null, added after the sum
-  bool accumulate = false;         // y += instead of y = (residual)
+  const float* bias = nullptr;  // [weight->rows()] or null, added after the sum
+  bool accumulate = false;      // y += instead of y = (residual)
 };
 
-// Computes every target from the same prepared activations (rows 0..num_rows-1 of `x`), in one fork-join. All
-// targets must share the activation format and cols().
-void matmul(ThreadPool& pool, const ActivationBuffer& x, std::int64_t num_rows,
+// Computes every target from the same prepared activations (rows 0..num_rows-1 of `x`), in one
+// fork-join. All targets must share the activation format and cols().
+void matmul(ThreadPool& pool,
+            const ActivationBuffer& x,
+            std::int64_t num_rows,
             std::span<const MatmulTarget> targets);
 
 // Writes row `row` of the matrix as f32 [cols]: the embedding lookup of a tied, packed embedding.

@@ -1,7 +1,8 @@
 // Vec: 16 floats, one a lane. The AVX-512 version; each ISA's kernels include their own.
 #pragma once
 
-// gcc 12 takes the don't-care operand of its own AVX-512 intrinsics for a variable we forgot to set.
+// gcc 12 takes the don't-care operand of its own AVX-512 intrinsics for a variable we forgot to
+// set.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>

@@ -12,8 +12,8 @@ std::int32_t BlockLayout::first_live_block(std::int32_t group, std::int32_t posi
 }
 
 std::int32_t BlockLayout::max_blocks_held(std::int32_t group,
-                                       std::int32_t num_tokens,
-                                       std::int32_t max_chunk) const {
+                                          std::int32_t num_tokens,
+                                          std::int32_t max_chunk) const {
   if (windows[group] == 0) return num_blocks(num_tokens);
   // A run of window - 1 + chunk tokens that starts anywhere within a block.
   const std::int64_t run = std::int64_t{windows[group]} - 1 + std::min(max_chunk, num_tokens);

@@ -1,5 +1,5 @@
-// Checkpoint: a model as it was published, whatever the file format: its configuration in Hugging Face's terms,
-// its tensors by Hugging Face name, memory-mapped.
+// Checkpoint: a model as it was published, whatever the file format: its configuration in Hugging
+// Face's terms, its tensors by Hugging Face name, memory-mapped.
 #pragma once
 
 #include <cstdint>
@@ -20,24 +20,27 @@ struct CheckpointTensor {
   std::string source_name;  // the file's own ("blk.0.attn_q.weight")
   TensorView view;
   std::string file;
-  std::uint64_t offset = 0; // in `file`, bytes
+  std::uint64_t offset = 0;  // in `file`, bytes
 };
 
 enum class CheckpointFormat { kGguf, kSafetensors, kTorch };
 
 class Checkpoint {
  public:
-  // `path`: a .gguf file or a Hugging Face directory (safetensors, else pytorch_model*.bin; sharded too).
+  // `path`: a .gguf file or a Hugging Face directory (safetensors, else pytorch_model*.bin; sharded
+  // too).
   static Result<std::unique_ptr<Checkpoint>> open(const std::string& path);
   virtual ~Checkpoint() = default;
 
   virtual CheckpointFormat format() const = 0;
   virtual const std::string& path() const = 0;
   // config.json, or the same keys derived from GGUF metadata ("architectures", "hidden_size",
-  // "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps",
-  // "rope_theta", "rope_scaling", "max_position_embeddings", "vocab_size", "tie_word_embeddings", ...).
+  // "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+  // "rms_norm_eps", "rope_theta", "rope_scaling", "max_position_embeddings", "vocab_size",
+  // "tie_word_embeddings", ...).
   virtual const nlohmann::json& config() const = 0;
-  // generation_config.json, or what GGUF metadata says (eos_token_id, bos_token_id); {} if there is none.
+  // generation_config.json, or what GGUF metadata says (eos_token_id, bos_token_id); {} if there is
+  // none.
   virtual const nlohmann::json& generation_config() const = 0;
   virtual std::span<const CheckpointTensor> tensors() const = 0;
   // By Hugging Face name; null if absent.
@@ -49,7 +52,8 @@ class Checkpoint {
 };
 
 // Finds the tensor and checks its shape; the error names the file, the tensor and both shapes.
-Result<const CheckpointTensor*> require_tensor(const Checkpoint& checkpoint, std::string_view name,
+Result<const CheckpointTensor*> require_tensor(const Checkpoint& checkpoint,
+                                               std::string_view name,
                                                std::span<const std::int64_t> shape);
 
 }  // namespace pagemill

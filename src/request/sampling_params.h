@@ -14,32 +14,33 @@
 namespace pagemill {
 
 struct SamplingParams {
-  std::int32_t n = 1;                  // sequences returned, 1..128
-  std::optional<std::int32_t> best_of; // sequences sampled, >= n; the best n by cumulative logprob return
-  float temperature = 1.0f;            // 0 is greedy; 0..2 by OpenAI's rule, any >= 0 accepted
-  float top_p = 1.0f;                  // (0, 1]
-  std::int32_t top_k = 0;              // 0 or -1 is off
-  float min_p = 0.0f;                  // [0, 1]
-  float presence_penalty = 0.0f;       // [-2, 2]
-  float frequency_penalty = 0.0f;      // [-2, 2]
-  float repetition_penalty = 1.0f;     // > 0; 1 is off; counts prompt and output tokens
-  std::optional<std::uint64_t> seed;   // none: the engine draws one
+  std::int32_t n = 1;  // sequences returned, 1..128
+  std::optional<std::int32_t>
+      best_of;               // sequences sampled, >= n; the best n by cumulative logprob return
+  float temperature = 1.0f;  // 0 is greedy; 0..2 by OpenAI's rule, any >= 0 accepted
+  float top_p = 1.0f;        // (0, 1]
+  std::int32_t top_k = 0;    // 0 or -1 is off
+  float min_p = 0.0f;        // [0, 1]
+  float presence_penalty = 0.0f;      // [-2, 2]
+  float frequency_penalty = 0.0f;     // [-2, 2]
+  float repetition_penalty = 1.0f;    // > 0; 1 is off; counts prompt and output tokens
+  std::optional<std::uint64_t> seed;  // none: the engine draws one
 
-  std::int32_t max_tokens = 16;        // >= 1
-  std::int32_t min_tokens = 0;         // EOS and stop_token_ids are masked before it
+  std::int32_t max_tokens = 16;  // >= 1
+  std::int32_t min_tokens = 0;   // EOS and stop_token_ids are masked before it
   bool ignore_eos = false;
-  std::vector<std::string> stop;       // up to 64 strings
+  std::vector<std::string> stop;  // up to 64 strings
   std::vector<TokenId> stop_token_ids;
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
   bool spaces_between_special_tokens = true;
 
-  std::optional<std::int32_t> logprobs;         // top candidates per output token, 0..vocab_size (-1: all)
-  std::optional<std::int32_t> prompt_logprobs;  // the same for prompt tokens
-  std::vector<std::pair<TokenId, float>> logit_bias;   // added to the raw logits, each -100..100
-  std::vector<TokenId> allowed_token_ids;              // empty: all
+  std::optional<std::int32_t> logprobs;  // top candidates per output token, 0..vocab_size (-1: all)
+  std::optional<std::int32_t> prompt_logprobs;            // the same for prompt tokens
+  std::vector<std::pair<TokenId, float>> logit_bias;      // added to the raw logits, each -100..100
+  std::vector<TokenId> allowed_token_ids;                 // empty: all
   std::vector<std::vector<TokenId>> bad_words_token_ids;  // sequences never completed
-  std::vector<std::string> bad_words;                  // tokenised into bad_words_token_ids at the door
+  std::vector<std::string> bad_words;  // tokenised into bad_words_token_ids at the door
 
   bool greedy() const { return temperature <= 0.0f; }
   std::int32_t num_sequences() const { return best_of.value_or(n); }

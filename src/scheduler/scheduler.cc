@@ -235,8 +235,8 @@ void Scheduler::check_invariants() const {
         for (std::size_t i = 0; i < table.size(); ++i) {
           const auto begin = static_cast<std::int32_t>(i) * config_.block_size;
           ++refs[table[i]];
-          filled[table[i]] = std::max(
-              filled[table[i]], std::min(config_.block_size, sequence->num_computed - begin));
+          filled[table[i]] = std::max(filled[table[i]],
+                                      std::min(config_.block_size, sequence->num_computed - begin));
         }
       }
     }

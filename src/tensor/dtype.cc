@@ -37,7 +37,9 @@ const DTypeInfo& dtype_info(DType dtype) {
 
 std::size_t dtype_bytes(DType dtype, std::int64_t elements) {
   const DTypeInfo& info = dtype_info(dtype);
-  PM_CHECK(elements >= 0 && elements % info.block_elements == 0, "{} elements of {}", elements,
+  PM_CHECK(elements >= 0 && elements % info.block_elements == 0,
+           "{} elements of {}",
+           elements,
            info.name);
   return static_cast<std::size_t>(elements / info.block_elements) *
          static_cast<std::size_t>(info.block_bytes);

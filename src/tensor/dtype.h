@@ -8,8 +8,8 @@
 
 namespace pagemill {
 
-// The quantized formats are ggml's (GGUF v3): a block of `block_elements` consecutive elements along
-// the innermost dimension shares its scales.
+// The quantized formats are ggml's (GGUF v3): a block of `block_elements` consecutive elements
+// along the innermost dimension shares its scales.
 enum class DType : std::uint8_t {
   kF32,
   kF16,
@@ -30,8 +30,8 @@ enum class DType : std::uint8_t {
 };
 
 struct DTypeInfo {
-  std::string_view name;       // as printed and as in --dtype: "F32", "BF16", "Q4_K"
-  std::int32_t block_elements; // 1 for the plain types
+  std::string_view name;        // as printed and as in --dtype: "F32", "BF16", "Q4_K"
+  std::int32_t block_elements;  // 1 for the plain types
   std::int32_t block_bytes;
 };
 

@@ -12,7 +12,8 @@ namespace pagemill {
 
 struct TensorView {
   DType dtype = DType::kF32;
-  std::vector<std::int64_t> shape;  // row-major, outermost first: a weight is [out_features, in_features]
+  std::vector<std::int64_t>
+      shape;  // row-major, outermost first: a weight is [out_features, in_features]
   const std::byte* data = nullptr;  // contiguous; alignment is not guaranteed
 
   std::int64_t elements() const {
