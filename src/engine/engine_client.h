@@ -68,9 +68,6 @@ class EngineClient {
   virtual bool drain(double timeout_s) = 0;
 
   virtual EngineStats stats() const = 0;
-  // Called once with each finished request's RequestDelta, for metrics; set before the first
-  // submit.
-  virtual void set_on_finished(OnDelta on_finished) = 0;
 };
 
 }  // namespace pagemill

@@ -48,10 +48,6 @@ void EngineCore::start() {
   output_thread_ = std::thread([this] { output_loop(); });
 }
 
-void EngineCore::set_on_finished(EngineClient::OnDelta on_finished) {
-  output_.set_on_finished(std::move(on_finished));
-}
-
 void EngineCore::push_command(Command command) {
   {
     std::lock_guard lock(mutex_);

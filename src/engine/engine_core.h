@@ -31,7 +31,6 @@ class EngineCore {
   ~EngineCore();
 
   void start();
-  void set_on_finished(EngineClient::OnDelta on_finished);
 
   // The request is valid and has its id. kResourceExhausted when max_queued_requests wait,
   // kUnavailable while draining.

@@ -24,9 +24,6 @@ class LocalEngine final : public EngineClient {
   void abort(RequestId id) override { core_->abort(id); }
   bool drain(double timeout_s) override { return core_->drain(timeout_s); }
   EngineStats stats() const override { return core_->stats(); }
-  void set_on_finished(OnDelta on_finished) override {
-    core_->set_on_finished(std::move(on_finished));
-  }
 
   const MemoryBudget& memory() const { return memory_; }
 

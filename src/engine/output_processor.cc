@@ -236,8 +236,6 @@ void OutputProcessor::publish(RequestOutputState& request, double now) {
   }
   delta.times = request.times;
   delta.times.committed = now;
-  // The client hears of the end last: by then the statistics count it.
-  if (delta.finished && on_finished_) on_finished_(delta);
   request.on_delta(delta);
 }
 

@@ -54,7 +54,6 @@ class OutputProcessor {
   OutputProcessor(std::shared_ptr<const Tokenizer> tokenizer, FinishSequence finish_sequence);
   ~OutputProcessor();
 
-  void set_on_finished(OnDelta on_finished) { on_finished_ = std::move(on_finished); }
   // Publishes the batch: one RequestDelta for each request that it touches.
   void process(OutputBatch batch);
   // Ends every request with `error`: the engine stops.
@@ -77,7 +76,6 @@ class OutputProcessor {
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   FinishSequence finish_sequence_;
-  OnDelta on_finished_;
   std::unordered_map<RequestId, std::unique_ptr<RequestOutputState>> requests_;
   std::vector<RequestId> touched_;
 };

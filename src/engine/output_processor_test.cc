@@ -34,18 +34,18 @@ class OutputProcessorTest : public testing::Test {
              bool hide_logprobs = false) {
     processor_ = std::make_unique<OutputProcessor>(
         std::move(tokenizer), [this](RequestId, std::int32_t index) { ended_.push_back(index); });
-    processor_->set_on_finished([this](const RequestDelta& delta) {
-      EXPECT_TRUE(delta.finished);
-      ++num_finished_;
-    });
     OutputBatch batch;
     Request request;
     request.id = 1;
     request.prompt_token_ids = {10, 11, 12};
     request.params = params;
     request.arrival_time = 1;
-    batch.started.push_back(
-        {request, [this](const RequestDelta& delta) { deltas_.push_back(delta); }, hide_logprobs});
+    batch.started.push_back({request,
+                             [this](const RequestDelta& delta) {
+                               deltas_.push_back(delta);
+                               num_finished_ += delta.finished ? 1 : 0;
+                             },
+                             hide_logprobs});
     batch.admitted.push_back({1, 2});
     batch.plan_time = 2;
     batch.commit_time = 2;

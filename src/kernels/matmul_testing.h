@@ -15,16 +15,16 @@
 namespace pagemill::testing {
 
 inline const std::vector<DType>& stored_dtypes() {
-  static const std::vector<DType> dtypes = {DType::kF32,
-                                            DType::kF16,
-                                            DType::kBF16,
-                                            DType::kQ8_0,
-                                            DType::kQ4_0,
-                                            DType::kQ4_1,
-                                            DType::kQ4_K,
-                                            DType::kQ5_K,
-                                            DType::kQ6_K};
-  return dtypes;
+  static const std::vector<DType> kDTypes = {DType::kF32,
+                                             DType::kF16,
+                                             DType::kBF16,
+                                             DType::kQ8_0,
+                                             DType::kQ4_0,
+                                             DType::kQ4_1,
+                                             DType::kQ4_K,
+                                             DType::kQ5_K,
+                                             DType::kQ6_K};
+  return kDTypes;
 }
 
 // A weight in its file format; quants are random bytes, block scales are of ordinary size.

@@ -18,6 +18,7 @@ Digest digest_of(std::uint64_t value) {
 TEST(BlockPool, FreeBlocksGoBeforeCachedOnesAndTailsBeforeHeads) {
   BlockPool pool(6, 4);
   std::vector<BlockId> blocks;
+  blocks.reserve(5);
   for (int i = 0; i < 5; ++i) blocks.push_back(pool.allocate());
   EXPECT_EQ(pool.num_available(), 0);
   for (int i = 0; i < 3; ++i) {

@@ -58,12 +58,12 @@ void sha256_portable(std::uint32_t* state, const std::uint8_t* data, std::size_t
 #if defined(__x86_64__)
 
 bool sha256_accelerated() {
-  static const bool accelerated = [] {
+  static const bool kAccelerated = [] {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1) || !(c & bit_SSSE3)) return false;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) != 0;
   }();
-  return accelerated;
+  return kAccelerated;
 }
 
 // The instructions keep the state as (a, b, e, f) and (c, d, g, h), highest lane first, and do two

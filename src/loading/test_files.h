@@ -99,7 +99,7 @@ class TemporaryFolder {
 
   const std::string& path() const { return path_; }
   std::string write(const std::string& name, std::string_view content) const {
-    const std::string path = path_ + "/" + name;
+    std::string path = path_ + "/" + name;
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }

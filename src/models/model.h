@@ -60,6 +60,4 @@ Result<std::unique_ptr<Model>> load_model(const Checkpoint& checkpoint,
                                           ThreadPool& pool,
                                           Communicator& comm);
 
-std::vector<std::string> supported_architectures();
-
 }  // namespace pagemill

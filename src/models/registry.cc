@@ -1,8 +1,6 @@
 // The one list of architectures: a new one is a file and a line here.
 #include <fmt/format.h>
 
-#include <iterator>
-
 #include "models/architectures.h"
 #include "models/model.h"
 
@@ -27,12 +25,6 @@ std::string architecture_of(const nlohmann::json& config) {
 }
 
 }  // namespace
-
-std::vector<std::string> supported_architectures() {
-  std::vector<std::string> names;
-  for (const Entry& entry : kArchitectures) names.emplace_back(entry.architecture);
-  return names;
-}
 
 Result<std::unique_ptr<Model>> load_model(const Checkpoint& checkpoint,
                                           const ModelOptions& options,

@@ -253,7 +253,7 @@ TEST(Scheduler, TheLastIsPreemptedAndResumesFirstWithItsTokens) {
 
 TEST(Scheduler, APrefixHitLeavesTheLastTokenToCompute) {
   Bench b;
-  const auto cached_after = [&](Request request) {
+  const auto cached_after = [&](const Request& request) {
     b.add(request);
     b.next();
     const std::int32_t cached = b.scheduler->newly_admitted()[0].num_cached_tokens;

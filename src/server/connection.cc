@@ -115,9 +115,9 @@ void Connection::start() {
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   socket_.non_blocking(true, ignored);
   // Each coroutine holds the connection until it ends.
-  const auto finished = [self = shared_from_this()](std::exception_ptr) {};
+  const auto finished = [self = shared_from_this()](const std::exception_ptr&) {};
   asio::co_spawn(strand_, read_loop(), finished);
-  asio::co_spawn(strand_, run(), [self = shared_from_this()](std::exception_ptr) {
+  asio::co_spawn(strand_, run(), [self = shared_from_this()](const std::exception_ptr&) {
     self->close();
     self->host_->on_closed();
   });

@@ -21,8 +21,8 @@ class ServerTest : public ::testing::Test {
  protected:
   void start(FakeEngineOptions engine_options = {}, ServerOptions options = {}) {
     // Building a tokenizer takes longer than most of these tests.
-    static const std::shared_ptr<const Tokenizer> shared_tokenizer = make_test_tokenizer();
-    engine_options.tokenizer = shared_tokenizer;
+    static const std::shared_ptr<const Tokenizer> kTokenizer = make_test_tokenizer();
+    engine_options.tokenizer = kTokenizer;
     engine_ = std::make_unique<FakeEngine>(engine_options);
     options.port = 0;
     auto server = Server::start(*engine_, options);

@@ -191,7 +191,6 @@ bool FakeEngine::step(Running& running) {
   if (delta.finished) running.times.finished = now_s();
   delta.times = running.times;
   running.on_delta(delta);
-  if (delta.finished && on_finished_) on_finished_(delta);
   return delta.finished;
 }
 

@@ -41,7 +41,6 @@ class FakeEngine : public EngineClient {
   void abort(RequestId id) override;
   bool drain(double timeout_s) override;
   EngineStats stats() const override;
-  void set_on_finished(OnDelta on_finished) override { on_finished_ = std::move(on_finished); }
 
   // Requests that were submitted and have not finished.
   std::size_t num_live() const;
@@ -62,7 +61,6 @@ class FakeEngine : public EngineClient {
   ModelInfo model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const ChatTemplate> chat_template_;
-  OnDelta on_finished_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
