@@ -142,6 +142,12 @@ void Connection::close() {
   write_timer_.cancel();
 }
 
+void Connection::reset() {
+  error_code ignored;
+  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+  close();
+}
+
 auto Connection::wait_event(TimePoint deadline) -> Task<bool> {
   error_code ec;
   event_.expires_at(deadline);

@@ -62,6 +62,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<bool> wait_event(TimePoint deadline);  // false at the deadline
   Task<void> linger();
   void close();
+  // Closes and drops what the kernel still holds for a client that doesn't read it.
+  void reset();
   void consume(std::size_t size);
 
   Strand strand_;

@@ -80,7 +80,13 @@ bool Exchange::write(std::string_view bytes) {
       output_.bytes.append(bytes);
     }
   }
-  wake();
+  if (too_slow) {
+    post([connection = connection_] {
+      if (const auto alive = connection.lock()) alive->reset();
+    });
+  } else {
+    wake();
+  }
   return !too_slow;
 }
 
