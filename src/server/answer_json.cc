@@ -81,6 +81,36 @@ void AnswerHead::put(JsonOut& json, std::string_view object) const {
   json.field("model", model).field("system_fingerprint", system_fingerprint);
 }
 
+void end_chunk(std::string& out,
+               JsonOut& json,
+               const StreamOptions& options,
+               const UsageCounter& usage) {
+  if (options.continuous_usage_stats) {
+    put_usage(json, usage.total());
+  } else if (options.include_usage) {
+    json.null_field("usage");
+  }
+  json.end_object();
+  out += "\n\n";
+}
+
+void put_stream_end(std::string& out,
+                    const AnswerHead& head,
+                    std::string_view object,
+                    const StreamOptions& options,
+                    const UsageCounter& usage) {
+  if (options.include_usage) {
+    out += "data: ";
+    JsonOut json(out);
+    head.put(json, object);
+    json.key("choices").begin_array().end_array();
+    put_usage(json, usage.total());
+    json.end_object();
+    out += "\n\n";
+  }
+  put_event(out, "[DONE]");
+}
+
 AnswerHead new_answer_head(const ServerContext& context,
                            const GenerationRequest& request,
                            std::string_view id_prefix) {

@@ -60,6 +60,19 @@ struct AnswerHead {
   void put(JsonOut& json, std::string_view object) const;
 };
 
+// Ends a chunk after its choices: its usage as `options` want it, the brace, the blank line.
+void end_chunk(std::string& out,
+               JsonOut& json,
+               const StreamOptions& options,
+               const UsageCounter& usage);
+
+// What ends a stream: a chunk with the usage alone, if `options` ask for it, and [DONE].
+void put_stream_end(std::string& out,
+                    const AnswerHead& head,
+                    std::string_view object,
+                    const StreamOptions& options,
+                    const UsageCounter& usage);
+
 AnswerHead new_answer_head(const ServerContext& context,
                            const GenerationRequest& request,
                            std::string_view id_prefix);

@@ -117,7 +117,8 @@ void run_endpoint(const Endpoint& endpoint,
                   const HttpRequest& request,
                   const ResponseWriterPtr& writer) {
   try {
-    endpoint.handle(context, request, writer);
+    const Status status = endpoint.handle(context, request, writer);
+    if (!status.ok()) writer->send(error_response(status.error()));
   } catch (const std::exception& e) {
     writer->send(error_response(Error{ErrorCode::kInternal, e.what(), {}}));
   }

@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/result.h"
 #include "server/http_types.h"
 #include "server/server_context.h"
 
@@ -14,10 +15,11 @@ struct Endpoint {
   std::string_view method;  // "GET" (which serves HEAD too) or "POST"
   std::string_view path;    // exact, or ending in "/*" for everything below
   bool open;                // needs no API key
-  // Called on a worker thread. Answers through the writer, now or later.
-  void (*handle)(const ServerContextPtr& context,
-                 const HttpRequest& request,
-                 const ResponseWriterPtr& writer);
+  // Called on a worker thread. Answers through the writer, now or later; an error that it returns
+  // instead is answered for it.
+  Status (*handle)(const ServerContextPtr& context,
+                   const HttpRequest& request,
+                   const ResponseWriterPtr& writer);
 };
 
 // Every endpoint (endpoints/endpoints.cc).

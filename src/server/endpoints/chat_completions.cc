@@ -2,7 +2,6 @@
 #include "server/endpoints/chat_protocol.h"
 #include "server/endpoints/chat_render.h"
 #include "server/endpoints/endpoints.h"
-#include "server/error_response.h"
 
 namespace pagemill {
 namespace {
@@ -31,9 +30,9 @@ Result<Request> make_request(const ServerContext& context, const ChatRequest& ch
   return request;
 }
 
-Status serve(const ServerContextPtr& context,
-             const HttpRequest& http,
-             const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest& http,
+              const ResponseWriterPtr& writer) {
   PM_ASSIGN(ChatRequest chat,
             parse_chat_request(http.body, context->engine.model().default_sampling));
   PM_TRY(check_model(*context, chat.model));
@@ -48,13 +47,6 @@ Status serve(const ServerContextPtr& context,
       make_chat_format(new_answer_head(*context, chat, "chatcmpl-"), chat, std::move(shown)),
       std::move(requests));
   return ok_status();
-}
-
-void handle(const ServerContextPtr& context,
-            const HttpRequest& http,
-            const ResponseWriterPtr& writer) {
-  const Status status = serve(context, http, writer);
-  if (!status.ok()) writer->send(error_response(status.error()));
 }
 
 }  // namespace

@@ -46,16 +46,7 @@ class ChatFormat : public AnswerFormat {
   }
 
   void stream_end(std::string& out) override {
-    if (options_.include_usage) {
-      out += "data: ";
-      JsonOut json(out);
-      head_.put(json, kChunk);
-      json.key("choices").begin_array().end_array();
-      put_usage(json, usage_.total());
-      json.end_object();
-      out += "\n\n";
-    }
-    put_event(out, "[DONE]");
+    put_stream_end(out, head_, kChunk, options_, usage_);
   }
 
   std::string whole(const std::vector<PromptResult>& results) override {
@@ -81,13 +72,7 @@ class ChatFormat : public AnswerFormat {
   }
   void close_chunk(std::string& out, JsonOut& json) {
     json.end_object().end_array();
-    if (options_.continuous_usage_stats) {
-      put_usage(json, usage_.total());
-    } else if (options_.include_usage) {
-      json.null_field("usage");
-    }
-    json.end_object();
-    out += "\n\n";
+    end_chunk(out, json, options_, usage_);
   }
 
   void stream_role(std::string& out, std::int32_t index) {

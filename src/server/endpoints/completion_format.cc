@@ -43,16 +43,7 @@ class CompletionFormat : public AnswerFormat {
   }
 
   void stream_end(std::string& out) override {
-    if (options_.include_usage) {
-      out += "data: ";
-      JsonOut json(out);
-      head_.put(json, "text_completion");
-      json.key("choices").begin_array().end_array();
-      put_usage(json, usage_.total());
-      json.end_object();
-      out += "\n\n";
-    }
-    put_event(out, "[DONE]");
+    put_stream_end(out, head_, "text_completion", options_, usage_);
   }
 
   std::string whole(const std::vector<PromptResult>& results) override {
@@ -115,13 +106,7 @@ class CompletionFormat : public AnswerFormat {
       put_token_ids(json, "token_ids", ids);
     }
     json.end_object().end_array();
-    if (options_.continuous_usage_stats) {
-      put_usage(json, usage_.total());
-    } else if (options_.include_usage) {
-      json.null_field("usage");
-    }
-    json.end_object();
-    out += "\n\n";
+    end_chunk(out, json, options_, usage_);
   }
 
   void put_whole_choice(JsonOut& json,

@@ -3,7 +3,6 @@
 
 #include "server/endpoints/completion_protocol.h"
 #include "server/endpoints/endpoints.h"
-#include "server/error_response.h"
 
 namespace pagemill {
 namespace {
@@ -58,9 +57,9 @@ Result<std::vector<Request>> make_requests(const ServerContext& context,
   return requests;
 }
 
-Status serve(const ServerContextPtr& context,
-             const HttpRequest& http,
-             const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest& http,
+              const ResponseWriterPtr& writer) {
   PM_ASSIGN(CompletionRequest request,
             parse_completion_request(http.body,
                                      context->engine.model().default_sampling,
@@ -74,13 +73,6 @@ Status serve(const ServerContextPtr& context,
                        new_answer_head(*context, request, "cmpl-"), request, std::move(prompts)),
                    std::move(requests));
   return ok_status();
-}
-
-void handle(const ServerContextPtr& context,
-            const HttpRequest& http,
-            const ResponseWriterPtr& writer) {
-  const Status status = serve(context, http, writer);
-  if (!status.ok()) writer->send(error_response(status.error()));
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include "server/endpoints/endpoints.h"
 #include "server/endpoints/tokenize_protocol.h"
-#include "server/error_response.h"
 
 namespace pagemill {
 namespace {
@@ -16,9 +15,9 @@ constexpr JsonField<D> kFields[] = {
     json_field<&D::skip_special_tokens>("skip_special_tokens"),
 };
 
-Status serve(const ServerContextPtr& context,
-             const HttpRequest& http,
-             const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest& http,
+              const ResponseWriterPtr& writer) {
   PM_ASSIGN(const DetokenizeRequest request, parse_detokenize_request(http.body));
   PM_TRY(check_model(*context, request.model));
   const auto tokenizer = context->engine.tokenizer();
@@ -36,13 +35,6 @@ Status serve(const ServerContextPtr& context,
   json.begin_object().field("prompt", text).end_object();
   writer->send(std::move(response));
   return ok_status();
-}
-
-void handle(const ServerContextPtr& context,
-            const HttpRequest& http,
-            const ResponseWriterPtr& writer) {
-  const Status status = serve(context, http, writer);
-  if (!status.ok()) writer->send(error_response(status.error()));
 }
 
 }  // namespace

@@ -4,10 +4,11 @@
 namespace pagemill {
 namespace {
 
-void handle(const ServerContextPtr&, const HttpRequest&, const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr&, const HttpRequest&, const ResponseWriterPtr& writer) {
   HttpResponse response;
   response.body = R"({"status":"ok"})";
   writer->send(std::move(response));
+  return ok_status();
 }
 
 }  // namespace

@@ -25,11 +25,14 @@ EngineSnapshot snapshot(const EngineStats& stats) {
   return out;
 }
 
-void handle(const ServerContextPtr& context, const HttpRequest&, const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest&,
+              const ResponseWriterPtr& writer) {
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   response.body = context->metrics->render(snapshot(context->engine.stats()));
   writer->send(std::move(response));
+  return ok_status();
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include <charconv>
 
 #include "server/endpoints/endpoints.h"
-#include "server/error_response.h"
 #include "server/generation_request.h"
 #include "server/json_out.h"
 
@@ -37,30 +36,28 @@ std::string percent_decoded(std::string_view text) {
   return out;
 }
 
-void handle_list(const ServerContextPtr& context,
-                 const HttpRequest&,
-                 const ResponseWriterPtr& writer) {
+Status handle_list(const ServerContextPtr& context,
+                   const HttpRequest&,
+                   const ResponseWriterPtr& writer) {
   HttpResponse response;
   JsonOut json(response.body);
   json.begin_object().field("object", "list").key("data").begin_array();
   for (const std::string& name : context->model_names) put_model(json, *context, name);
   json.end_array().end_object();
   writer->send(std::move(response));
+  return ok_status();
 }
 
-void handle_one(const ServerContextPtr& context,
-                const HttpRequest& request,
-                const ResponseWriterPtr& writer) {
+Status handle_one(const ServerContextPtr& context,
+                  const HttpRequest& request,
+                  const ResponseWriterPtr& writer) {
   const std::string name = percent_decoded(std::string_view(request.path).substr(kPrefix.size()));
-  const Status status = check_model(*context, name);
-  if (!status.ok()) {
-    writer->send(error_response(404, status.error(), "model_not_found"));
-    return;
-  }
+  PM_TRY(check_model(*context, name));
   HttpResponse response;
   JsonOut json(response.body);
   put_model(json, *context, name);
   writer->send(std::move(response));
+  return ok_status();
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include "server/endpoints/chat_render.h"
 #include "server/endpoints/endpoints.h"
 #include "server/endpoints/tokenize_protocol.h"
-#include "server/error_response.h"
 
 namespace pagemill {
 namespace {
@@ -27,9 +26,9 @@ Result<std::vector<TokenId>> tokens_of(const ServerContext& context,
   return context.engine.tokenizer()->encode(request.prompt, request.add_special_tokens);
 }
 
-Status serve(const ServerContextPtr& context,
-             const HttpRequest& http,
-             const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest& http,
+              const ResponseWriterPtr& writer) {
   PM_ASSIGN(const TokenizeRequest request, parse_tokenize_request(http.body));
   PM_TRY(check_model(*context, request.model));
   PM_ASSIGN(const std::vector<TokenId> ids, tokens_of(*context, request));
@@ -46,13 +45,6 @@ Status serve(const ServerContextPtr& context,
   json.end_object();
   writer->send(std::move(response));
   return ok_status();
-}
-
-void handle(const ServerContextPtr& context,
-            const HttpRequest& http,
-            const ResponseWriterPtr& writer) {
-  const Status status = serve(context, http, writer);
-  if (!status.ok()) writer->send(error_response(status.error()));
 }
 
 }  // namespace

@@ -9,13 +9,16 @@
 namespace pagemill {
 namespace {
 
-void handle(const ServerContextPtr& context, const HttpRequest&, const ResponseWriterPtr& writer) {
+Status handle(const ServerContextPtr& context,
+              const HttpRequest&,
+              const ResponseWriterPtr& writer) {
   const std::string& version = context->options.version;
   HttpResponse response;
   JsonOut json(response.body);
   json.begin_object().field("version", version.empty() ? std::string(PM_VERSION) : version);
   json.end_object();
   writer->send(std::move(response));
+  return ok_status();
 }
 
 }  // namespace
