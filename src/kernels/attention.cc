@@ -168,7 +168,7 @@ class Attention {
   }
 
   std::size_t partial_floats(const Item& item) const {
-    const auto rows = static_cast<std::size_t>(item.heads * item.queries);
+    const auto rows = static_cast<std::size_t>(item.heads) * static_cast<std::size_t>(item.queries);
     return rows * static_cast<std::size_t>(padded_ + 2);
   }
 

@@ -55,7 +55,7 @@ Tokens random_tokens(const Model& model, int len, unsigned seed) {
   Tokens tokens;
   tokens.len = len;
   const auto fill = [&](std::vector<float>& x, int heads) {
-    x.resize(static_cast<std::size_t>(len * heads * model.head_size));
+    x.resize(static_cast<std::size_t>(len) * static_cast<std::size_t>(heads * model.head_size));
     for (float& a : x) a = normal(rng);
   };
   fill(tokens.q, model.heads());
@@ -203,7 +203,14 @@ std::vector<std::vector<float>> run(const Model& model,
   Cache cache(model, machine, sequences);
   while (!cache.finished()) cache.step(std::vector<int>(sequences.size(), chunk));
   std::vector<std::vector<float>> out;
+  out.reserve(sequences.size());
   for (std::size_t i = 0; i < sequences.size(); ++i) out.push_back(cache.out(i));
+  return out;
+}
+
+std::vector<const Tokens*> pointers_to(const std::vector<Tokens>& tokens) {
+  std::vector<const Tokens*> out(tokens.size());
+  std::transform(tokens.begin(), tokens.end(), out.begin(), [](const Tokens& t) { return &t; });
   return out;
 }
 
@@ -322,12 +329,12 @@ TEST_P(Attention, MatchesDoublePrecisionOverRandomShapes) {
     m.block_size = pick({16, 32, 64});
     m.threads = pick({1, 2});
     std::vector<Tokens> tokens;
-    std::vector<const Tokens*> sequences;
+    tokens.reserve(3);
     for (int i = 0; i < 3; ++i) {
       tokens.push_back(
           random_tokens(model, 1 + static_cast<int>(rng() % 200), static_cast<unsigned>(rng())));
     }
-    for (const Tokens& t : tokens) sequences.push_back(&t);
+    const std::vector<const Tokens*> sequences = pointers_to(tokens);
     const auto out = run(model, m, sequences, pick({40, 64, 1000}));
     for (std::size_t i = 0; i < tokens.size(); ++i) expect_near_exact(model, tokens[i], out[i]);
   }
@@ -404,12 +411,12 @@ TEST_P(Attention, SameBitsAloneOrAmongOthersOnAnyThreads) {
   for (const Model& model :
        {Model{DType::kBF16, 3, 3, 64, 0, 0, false}, Model{DType::kF32, 2, 4, 64, 50, 0, false}}) {
     std::vector<Tokens> tokens;
-    std::vector<const Tokens*> sequences;
     for (int len : {1, 15, 16, 17, 129, 300, 31, 200}) {
       tokens.push_back(random_tokens(model, len, static_cast<unsigned>(len)));
     }
-    for (const Tokens& t : tokens) sequences.push_back(&t);
+    const std::vector<const Tokens*> sequences = pointers_to(tokens);
     std::vector<std::vector<float>> alone;
+    alone.reserve(sequences.size());
     for (const Tokens* s : sequences) alone.push_back(run(model, machine(), {s}, s->len)[0]);
     for (int threads : {1, 2, 4}) {
       Machine m = machine();
@@ -443,7 +450,7 @@ TEST_P(Attention, TokensOutOfSightHaveNoInfluence) {
     for (int bad : {0, 33, 34, 63, 89}) {
       Tokens tokens = clean;
       for (int d = 0; d < 64; ++d) {
-        const auto at = static_cast<std::size_t>(bad * 64 + d);
+        const auto at = static_cast<std::size_t>(bad) * 64 + static_cast<std::size_t>(d);
         tokens.v[at] = d % 2 == 0 ? std::numeric_limits<float>::infinity()
                                   : std::numeric_limits<float>::quiet_NaN();
         tokens.k[at] = tokens.v[at];
@@ -482,7 +489,7 @@ TEST_P(Attention, WritesKeysAndValuesInTheStatedLayout) {
       Cache cache(model, m, {&tokens});
       cache.step({37});
       const int hd = model.head_size;
-      const auto element = [&](const std::vector<std::byte>& from, std::size_t index) {
+      const auto element = [&](const std::vector<std::byte>& from, int index) {
         if (dtype == DType::kF32) {
           float x = 0;
           std::memcpy(&x, from.data() + index * 4, 4);
@@ -500,10 +507,8 @@ TEST_P(Attention, WritesKeysAndValuesInTheStatedLayout) {
           const int lane = offset % 16;
           for (int d = 0; d < hd; ++d) {
             const int pack = dtype == DType::kBF16 ? 2 : 1;
-            const auto at_k =
-                static_cast<std::size_t>(tile * 16 * hd + (d / pack * 16 + lane) * pack + d % pack);
-            const auto at_v = static_cast<std::size_t>(tile * 16 * hd +
-                                                       (lane / pack * hd + d) * pack + lane % pack);
+            const int at_k = tile * 16 * hd + (d / pack * 16 + lane) * pack + d % pack;
+            const int at_v = tile * 16 * hd + (lane / pack * hd + d) * pack + lane % pack;
             if (t == 37) {  // not written: only the odd partner of token 36's values is cleared
               EXPECT_TRUE(std::isnan(element(cache.k(), at_k)));
               if (pack == 2) {
@@ -513,7 +518,9 @@ TEST_P(Attention, WritesKeysAndValuesInTheStatedLayout) {
               }
               continue;
             }
-            const auto from = static_cast<std::size_t>((t * 2 + head) * hd + d);
+            const auto from =
+                static_cast<std::size_t>(t * 2 + head) * static_cast<std::size_t>(hd) +
+                static_cast<std::size_t>(d);
             const auto rounded = [&](float x) {
               return pack == 2 ? bf16_to_float(float_to_bf16(x)) : x;
             };

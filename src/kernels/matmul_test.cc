@@ -223,6 +223,7 @@ TEST_P(MatmulTest, ComputesSeveralTargetsAtOnce) {
       y.emplace_back(static_cast<std::size_t>(m * n));
     }
     std::vector<MatmulTarget> targets;
+    targets.reserve(packed.size());
     for (std::size_t t = 0; t < packed.size(); ++t) {
       targets.push_back({.weight = &packed[t], .y = y[t].data(), .ldy = packed[t].rows()});
     }
