@@ -28,7 +28,8 @@ class Setup {
   Setup(DType dtype, const Shape& shape, int layers) : shape_(shape) {
     layout_ = {dtype, kKvHeads, kHeadSize, 16};
     const int per_sequence = (shape.context_len + 15) / 16;
-    const auto blocks = static_cast<std::size_t>(shape.sequences * per_sequence + 1);
+    const auto blocks =
+        static_cast<std::size_t>(shape.sequences) * static_cast<std::size_t>(per_sequence) + 1;
     std::mt19937 rng(1);
     std::normal_distribution<float> normal;
     std::vector<BlockId> ids(blocks - 1);
@@ -42,7 +43,8 @@ class Setup {
            shape.context_len,
            tables_.data() + static_cast<std::size_t>(i) * static_cast<std::size_t>(per_sequence)});
     }
-    const auto tokens = static_cast<std::size_t>(shape.sequences * shape.query_len);
+    const auto tokens =
+        static_cast<std::size_t>(shape.sequences) * static_cast<std::size_t>(shape.query_len);
     q_.resize(tokens * kHeads * kHeadSize);
     for (float& x : q_) x = normal(rng);
     out_.resize(q_.size());

@@ -26,12 +26,12 @@ struct Shape {
 };
 
 const std::vector<Shape>& shapes() {
-  static const std::vector<Shape> all = {{"qkv", 576, {576, 192, 192}},
-                                         {"o", 576, {576}},
-                                         {"gate_up", 576, {1536, 1536}},
-                                         {"down", 1536, {576}},
-                                         {"lm_head", 576, {49152}}};
-  return all;
+  static const std::vector<Shape> kAll = {{"qkv", 576, {576, 192, 192}},
+                                          {"o", 576, {576}},
+                                          {"gate_up", 576, {1536, 1536}},
+                                          {"down", 1536, {576}},
+                                          {"lm_head", 576, {49152}}};
+  return kAll;
 }
 
 constexpr std::size_t kWorkingSet = std::size_t{96}

@@ -38,7 +38,7 @@ StepResult answer(const StepPlan& plan) {
 }
 
 // Args: sequences, context tokens. The runner's StepResult is made outside the measured time.
-void BM_DecodeStep(benchmark::State& state) {
+void decode_step(benchmark::State& state) {
   auto scheduler = make_scheduler(state.range(0), state.range(1));
   StepPlan plan;
   StepOutput output;
@@ -57,7 +57,7 @@ void BM_DecodeStep(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }
-BENCHMARK(BM_DecodeStep)
+BENCHMARK(decode_step)
     ->Args({1, 1000})
     ->Args({256, 100})
     ->Args({256, 4000})
@@ -65,13 +65,13 @@ BENCHMARK(BM_DecodeStep)
     ->Iterations(4000)
     ->Unit(benchmark::kMicrosecond);
 
-void BM_HashBlock(benchmark::State& state) {
+void hash_block_of_tokens(benchmark::State& state) {
   std::vector<TokenId> tokens(state.range(0));
   std::iota(tokens.begin(), tokens.end(), 0);
   Digest digest;
   for (auto _ : state) benchmark::DoNotOptimize(digest = hash_block(digest, tokens));
 }
-BENCHMARK(BM_HashBlock)->Arg(16)->Arg(32);
+BENCHMARK(hash_block_of_tokens)->Arg(16)->Arg(32);
 
 }  // namespace
 }  // namespace pagemill

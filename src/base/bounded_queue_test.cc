@@ -33,8 +33,8 @@ TEST(BoundedQueue, ARefusedItemStaysWithItsOwner) {
   EXPECT_TRUE(queue.try_push(std::make_unique<int>(1)));
   auto item = std::make_unique<int>(2);
   EXPECT_FALSE(queue.try_push(std::move(item)));
-  ASSERT_NE(item, nullptr);
-  EXPECT_EQ(*item, 2);
+  ASSERT_NE(item, nullptr);  // NOLINT(bugprone-use-after-move): what this test is about
+  EXPECT_EQ(*item, 2);       // NOLINT(bugprone-use-after-move)
 }
 
 TEST(BoundedQueue, WaitTimesOut) {
@@ -47,9 +47,9 @@ TEST(BoundedQueue, WaitTimesOut) {
 TEST(BoundedQueue, CloseWakesWaitersAndDrains) {
   BoundedQueue<int> queue(4);
   std::atomic<int> woken{0};
-  std::vector<std::thread> waiters;
-  for (int i = 0; i < 3; ++i) {
-    waiters.emplace_back([&] {
+  std::vector<std::thread> waiters(3);
+  for (std::thread& waiter : waiters) {
+    waiter = std::thread([&] {
       while (queue.pop_wait()) {
       }
       ++woken;

@@ -45,6 +45,7 @@ std::vector<std::int32_t> lengths(
   for (double& z : normals) z = random.normal();
   const auto sample = [&](double mu) {
     std::vector<std::int32_t> values;
+    values.reserve(normals.size());
     for (double z : normals) {
       values.push_back(
           static_cast<std::int32_t>(std::clamp(std::round(std::exp(mu + sigma * z)), low, high)));

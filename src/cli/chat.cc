@@ -55,7 +55,7 @@ Result<std::string> answer(EngineClient& engine,
   }));
   std::unique_lock lock(mutex);
   finished.wait(lock, [&] { return done; });
-  std::cout << std::endl;
+  std::cout << '\n' << std::flush;
   if (error) return *error;
   return whole;
 }

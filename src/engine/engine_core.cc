@@ -196,6 +196,7 @@ void EngineCore::push_output(OutputBatch batch) {
                         batch.ended.empty();
   if (is_empty) return;
   if (batch.commit_time == 0) batch.commit_time = monotonic_seconds();
+  // NOLINTNEXTLINE(bugprone-use-after-move): a refused batch is left as it was
   while (!outputs_.try_push(std::move(batch))) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the output thread is far behind
   }

@@ -71,6 +71,7 @@ TEST(Llm, MorePromptsThanTheQueueHolds) {
   options.max_num_seqs = 2;
   const auto llm = make(options);
   std::vector<Prompt> prompts;
+  prompts.reserve(60);
   for (int i = 0; i < 60; ++i) prompts.push_back(std::vector<TokenId>{10 + i, 20, 30});
   std::vector<BatchProgress> reports;
   const auto outputs =
@@ -205,9 +206,9 @@ TEST(Llm, AnExceptionFromProgressAbortsTheBatch) {
 TEST(Llm, ThreadsShareIt) {
   const auto llm = make();
   const auto alone = llm->generate({"shared"}, greedy(12));
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 3; ++t) {
-    threads.emplace_back([&] {
+  std::vector<std::thread> threads(3);
+  for (std::thread& thread : threads) {
+    thread = std::thread([&] {
       for (const auto& output : llm->generate({"shared", "shared", "shared"}, greedy(12))) {
         EXPECT_EQ(output.outputs[0].token_ids, alone[0].outputs[0].token_ids);
       }

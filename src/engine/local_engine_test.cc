@@ -138,6 +138,7 @@ TEST(LocalEngine, ConcurrentClientsGetWhatEachGetsAlone) {
   };
   for (int i = 0; i < kThreads * kEach; ++i) alone.push_back(generate(*engine, request(i)));
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       std::vector<Client> clients(kEach);
@@ -164,6 +165,7 @@ TEST(LocalEngine, PreemptionChangesNoText) {
   options.max_model_len = 160;
   const auto tight = start(options);
   std::vector<std::vector<TokenId>> expected;
+  expected.reserve(6);
   std::vector<Client> clients(6);
   for (int i = 0; i < 6; ++i) expected.push_back(generate(*roomy, request_of(40, 80, 9 * i)));
   for (int i = 0; i < 6; ++i) {

@@ -90,8 +90,8 @@ TEST(StopMatcher, EverySplitGivesTheSame) {
   };
   int num_stopped = 0, num_not = 0;
   for (int round = 0; round < 200; ++round) {
-    std::vector<std::string> stop;
-    for (std::size_t i = 0; i < 1 + random() % 3; ++i) stop.push_back(word(5));
+    std::vector<std::string> stop(1 + random() % 3);
+    for (std::string& one : stop) one = word(5);
     const std::string text = word(10);
     for (bool include : {false, true}) {
       const Outcome expected = reference(stop, include, text);

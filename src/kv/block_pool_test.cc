@@ -217,7 +217,8 @@ class RandomPool {
 
 TEST(BlockPool, RandomOperationsAgreeWithAPlainModel) {
   const char* scale = std::getenv("PM_SIM_SCALE");
-  const int num_pools = 100 * (scale != nullptr ? std::atoi(scale) : 1);
+  const int num_pools =
+      100 * (scale != nullptr ? static_cast<int>(std::strtol(scale, nullptr, 10)) : 1);
   for (int seed = 0; seed < num_pools; ++seed) {
     SCOPED_TRACE(seed);
     RandomPool pool(seed);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "sampling/random.h"
 
@@ -57,7 +58,7 @@ Reference reference_of(const SamplingParams& params, const std::vector<float>& l
   Reference result;
   const bool truncates = params.top_p < 1 || params.top_k > 0 || params.min_p > 0;
   if (!truncates) {
-    result.kept = all;
+    result.kept = std::move(all);
     return result;
   }
   std::stable_sort(
@@ -82,7 +83,7 @@ Reference reference_of(const SamplingParams& params, const std::vector<float>& l
     }
     all.resize(std::max<std::size_t>(count, 1));
   }
-  result.kept = all;
+  result.kept = std::move(all);
   return result;
 }
 

@@ -19,7 +19,7 @@ constexpr std::size_t kMaxChunkHeaderBytes = 8u << 10;
 // Like string_body, but grows with what arrives: never reserves what a header claims.
 struct GrowingBody {
   using value_type = std::string;
-  class reader {
+  class reader {  // NOLINT(readability-identifier-naming): the name that Beast looks for
    public:
     template <bool is_request, class Fields>
     reader(http::header<is_request, Fields>&, value_type& body) : body_(body) {}

@@ -176,8 +176,9 @@ void run_scenario(std::uint64_t seed, Totals& totals) {
   RequestId next_id = 1;
   double due = 0;
   while (next_id <= static_cast<RequestId>(s.num_requests)) {
-    for (due += s.arrival_rate; due >= 1 && next_id <= static_cast<RequestId>(s.num_requests);
-         --due) {
+    due += s.arrival_rate;
+    while (due >= 1 && next_id <= static_cast<RequestId>(s.num_requests)) {
+      --due;
       const Status status = simulation.add(draw_request(dice, s, next_id++));
       if (status.ok()) continue;
       const bool full = status.error().code == ErrorCode::kResourceExhausted;
@@ -197,7 +198,8 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   signal(SIGABRT, print_seed);
   const char* scale = std::getenv("PM_SIM_SCALE");
   const char* only = std::getenv("PM_SIM_SEED");
-  const std::uint64_t num_scenarios = kScenarios * (scale != nullptr ? std::atoi(scale) : 1);
+  const std::uint64_t num_scenarios =
+      kScenarios * (scale != nullptr ? std::strtoull(scale, nullptr, 10) : 1);
   Totals totals;
   for (std::uint64_t i = 0; i < num_scenarios; ++i) {
     const std::uint64_t seed = only != nullptr ? std::strtoull(only, nullptr, 10) : 20261122 + i;
