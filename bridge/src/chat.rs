@@ -7,6 +7,8 @@ use minijinja::{Environment, ErrorKind, Value};
 
 use crate::chat_env::{environment, replace_generation_tags, Raised, BASE_FUEL};
 use crate::error::{Error, Kind, Result};
+use crate::guard;
+use crate::memory_limit::{limited, Limits};
 use crate::tokenizer::TextTokenizer;
 
 const NAME: &str = "chat template";
@@ -14,6 +16,12 @@ const MAX_SOURCE_BYTES: usize = 1 << 18;
 /// minijinja walks long chains of operators, and frees deeply nested values, by recursion: this holds
 /// the deepest that the bounds on source and fuel allow. Address space only, until it is used.
 const STACK_BYTES: usize = 1 << 29;
+/// What fuel doesn't count, for a template of MAX_SOURCE_BYTES and a small context; a long context
+/// may take more, by the byte.
+const BASE_LIMITS: Limits = Limits { bytes: 128 << 20, work: 1 << 30 };
+const LIMITS_PER_CONTEXT_BYTE: Limits = Limits { bytes: 64, work: 512 };
+const TOO_MUCH: &str =
+    "the chat template ran over its bound of steps and memory: it loops or grows for too long";
 
 pub struct Template {
     env: Environment<'static>,
@@ -30,7 +38,7 @@ impl Template {
             )));
         }
         let mut env = environment().map_err(|e| describe(&e, Kind::Internal))?;
-        on_large_stack(|| {
+        on_large_stack(0, || {
             env.add_template_owned(NAME, replace_generation_tags(source))
                 .map_err(|e| describe(&e, Kind::InvalidArgument))
         })?;
@@ -45,7 +53,7 @@ impl Template {
     }
 
     pub fn render(&self, context_json: &str) -> Result<String> {
-        on_large_stack(|| self.render_here(context_json))
+        on_large_stack(context_json.len(), || self.render_here(context_json))
     }
 
     fn render_here(&self, context_json: &str) -> Result<String> {
@@ -81,12 +89,22 @@ impl Template {
     }
 }
 
-fn on_large_stack<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+fn on_large_stack<T: Send>(
+    context_bytes: usize,
+    body: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let bytes = context_bytes as u64;
+    let limits = Limits {
+        bytes: BASE_LIMITS.bytes + bytes.saturating_mul(LIMITS_PER_CONTEXT_BYTE.bytes),
+        work: BASE_LIMITS.work + bytes.saturating_mul(LIMITS_PER_CONTEXT_BYTE.work),
+    };
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("pm-template".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, body)
+            .spawn_scoped(scope, || {
+                guard(|| limited(limits, body).unwrap_or_else(|_| Err(Error::invalid(TOO_MUCH))))
+            })
             .map_err(|e| Error::new(Kind::Internal, format!("{NAME}: no thread: {e}")))?
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -140,9 +158,7 @@ fn describe(error: &minijinja::Error, kind: Kind) -> Error {
         source = cause.source();
     }
     if error.kind() == ErrorKind::OutOfFuel {
-        return Error::invalid(
-            "the chat template ran over its bound of steps and memory: it loops too long",
-        );
+        return Error::invalid(TOO_MUCH);
     }
     let line = error.line().map_or_else(String::new, |line| format!(", line {line}"));
     let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));

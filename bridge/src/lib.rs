@@ -1,12 +1,17 @@
 //! What C++ sees of the Rust crates: tokenizers, incremental detokenisation and chat templates.
 //! Every entry contains panics: they come out as errors of kind `Internal`.
 
+// For memory_limit.rs. The hook is in every standard library since 2018, but not yet declared stable:
+// .cargo/config.toml lets this crate, and no other, name it.
+#![feature(alloc_error_hook)]
+
 mod chat;
 mod chat_env;
 mod error;
 mod gguf;
 mod gguf_vocab;
 mod hugging_face;
+mod memory_limit;
 mod pieces;
 mod pre_tokenizers;
 mod python_text;

@@ -1,5 +1,7 @@
 // Chat templates against Transformers (make_chat_goldens.py), and templates that mean harm.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "tokenizer/test_files.h"
 
@@ -107,6 +109,12 @@ TEST(ChatTemplate, KeywordArgumentsReachTheTemplate) {
   EXPECT_EQ(*render("{{ enable_thinking }} {{ bos_token }}", context), "False other");
 }
 
+long peak_memory_kb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
 class HostileTemplateTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(HostileTemplateTest, IsAnErrorSoon) {
@@ -149,6 +157,105 @@ INSTANTIATE_TEST_SUITE_P(
         "{% include 'other' %}",
         "{% extends 'other' %}",
         "{{ messages.__class__.__mro__ }}"));
+
+// `statement` run `times` times, after `begin` and before `end`.
+std::string repeated(std::string_view begin,
+                     std::string_view statement,
+                     int times,
+                     std::string_view end) {
+  return fmt::format(
+      "{{% set ns = namespace(x={}, y=[2]) %}}{{% for i in range({}) %}}{}{{% endfor %}}{}",
+      begin,
+      times,
+      statement,
+      end);
+}
+
+// What doubles is small until something walks it. Each must end in an error, or in the answer where
+// that is cheap, but in this process and in bounded memory.
+TEST(HostileTemplate, DoublingIsBounded) {
+  struct Case {
+    const char *begin, *statement, *end;
+  };
+  const long before_kb = peak_memory_kb();
+  for (const auto& [begin, statement, end] : std::vector<Case>{
+           {"[1]",
+            "{% set ns.x = ns.x + ns.x %}",
+            "{{ ns.x | length }}{% for y in ns.x %}{% endfor %}"},
+           {"[1]", "{% set ns.x = ns.x + ns.x %}", "{{ ns.x | join }}"},
+           {"[1]", "{% set ns.x = ns.x * 2 %}", "{{ ns.x | list }}"},
+           {"(1,)", "{% set ns.x = ns.x + ns.x %}", "{{ ns.x | last }}"},
+           {"'ab'", "{% set ns.x = ns.x + ns.x %}", "{{ ns.x }}"},
+           {"'ab'", "{% set ns.x = ns.x * 2 %}", "{{ ns.x }}"},
+           {"'ab'", "{% set ns.x = [ns.x, ns.x] | join %}", "{{ ns.x }}"},
+           {"'ab'", "{% set ns.x = 'aa'.replace('a', ns.x) %}", "{{ ns.x }}"},
+           {"'ab'", "{% set ns.x = '%s%s' | format(ns.x, ns.x) %}", "{{ ns.x }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x ~ '' }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x | upper }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x in 'abc' }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x | pprint }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x | urlencode }}"},
+           {"[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ raise_exception(ns.x) }}"},
+           {"[1]", "{% set ns.x = {'a': ns.x, 'b': ns.x} %}", "{{ ns.x ~ '' }}"},
+           {"[1]",
+            "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}",
+            "{{ ns.x < ns.y }}{{ [ns.x] == [ns.x + []] }}{{ ns.x in [ns.y] }}"},
+           {"[1]",
+            "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}",
+            "{{ [ns.x, ns.y, ns.x + []] | unique | list | length }}"},
+           {"[1]",
+            "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.x, ns.x] %}",
+            "{{ ns.x == ns.y }}{{ {ns.x: 1}[ns.y] }}{{ [ns.x, ns.y] | sort | length }}"},
+       }) {
+    // Beyond 32, minijinja copies lists that it otherwise joins lazily. Nested ones it never
+    // copies.
+    const bool nests =
+        std::string_view(statement).find("= [ns.x, ns.x] %") != std::string_view::npos;
+    for (int doublings : nests ? std::vector{64} : std::vector{28, 33, 64}) {
+      const std::string source = repeated(begin, statement, doublings, end);
+      SCOPED_TRACE(source);
+      auto text = render(source, kConversation);
+      if (text.ok()) continue;
+      EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument) << text.error().message;
+    }
+  }
+  EXPECT_LT(peak_memory_kb() - before_kb, 1024 * 1024);
+}
+
+TEST(HostileTemplate, DoublingTooOftenIsAnErrorThatSaysSo) {
+  for (const char* source : {
+           "{% set ns = namespace(x=[1]) %}{% for i in range(64) %}{% set ns.x = ns.x + ns.x %}{% "
+           "endfor %}",
+           "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% "
+           "endfor %}{{ ns.x ~ '' }}",
+           "{% macro f(x, n) %}{{ f(x + x, n - 1) if n else x | length }}{% endmacro %}{{ f([1], "
+           "64) }}",
+           "{% for i in range(10**9) %}{% endfor %}",
+           "{{ range(10**9) | list }}",
+           "{{ 'x' * 10**12 }}",
+           "{{ ['x'] * 10**12 | list }}",
+       }) {
+    auto text = render(source, kConversation);
+    ASSERT_FALSE(text.ok()) << source;
+    EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument) << source;
+  }
+  // A long list made item by item is none of that.
+  auto list = render(
+      "{% set ns = namespace(x=[]) %}{% for i in range(2000) %}{% set ns.x = ns.x + [i] %}{% "
+      "endfor %}{{ ns.x | length }}",
+      kConversation);
+  ASSERT_TRUE(list.ok()) << list.error().message;
+  EXPECT_EQ(*list, "2000");
+}
+
+// Constants are computed when the template is compiled.
+TEST(HostileTemplate, HugeConstants) {
+  std::string source;
+  for (int i = 0; i < 5000; ++i) source += "{{ 'x' * 99999999 }}";
+  const long before_kb = peak_memory_kb();
+  EXPECT_FALSE(render(source, kConversation).ok());
+  EXPECT_LT(peak_memory_kb() - before_kb, 512 * 1024);
+}
 
 TEST(HostileTemplate, NestingInTheSource) {
   for (const auto& [open, close] : std::vector<std::pair<std::string, std::string>>{
