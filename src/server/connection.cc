@@ -1,6 +1,5 @@
 #include "server/connection.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <boost/asio/co_spawn.hpp>
@@ -8,10 +7,10 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <ctime>
 
 #include "server/error_response.h"
 #include "server/exchange.h"
+#include "server/response_head.h"
 
 namespace pagemill {
 namespace {
@@ -28,74 +27,6 @@ const asio::use_awaitable_t<Connection::Strand> kAwait;
 Connection::TimePoint after(double seconds) {
   return Clock::now() +
          std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
-std::string_view reason_phrase(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 204:
-      return "No Content";
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 411:
-      return "Length Required";
-    case 413:
-      return "Content Too Large";
-    case 415:
-      return "Unsupported Media Type";
-    case 417:
-      return "Expectation Failed";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "";
-  }
-}
-
-enum class Framing { kLength, kChunked, kUntilClose, kNone };
-
-std::string response_head(const HttpResponse& response, Framing framing, bool keep, bool http_1_1) {
-  std::string out =
-      fmt::format("HTTP/1.1 {} {}\r\nServer: pagemill\r\nDate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n",
-                  response.status,
-                  reason_phrase(response.status),
-                  fmt::gmtime(std::time(nullptr)));
-  auto sink = std::back_inserter(out);
-  if (framing != Framing::kNone)
-    fmt::format_to(sink, "Content-Type: {}\r\n", response.content_type);
-  for (const auto& [name, value] : response.headers)
-    fmt::format_to(sink, "{}: {}\r\n", name, value);
-  if (framing == Framing::kLength) {
-    fmt::format_to(sink, "Content-Length: {}\r\n", response.body.size());
-  } else if (framing == Framing::kChunked) {
-    out += "Transfer-Encoding: chunked\r\n";
-  }
-  if (!keep) {
-    out += "Connection: close\r\n";
-  } else if (!http_1_1) {
-    out += "Connection: keep-alive\r\n";
-  }
-  out += "\r\n";
-  return out;
 }
 
 }  // namespace
@@ -124,7 +55,10 @@ void Connection::start() {
 }
 
 void Connection::poke() {
-  asio::post(strand_, [self = shared_from_this()] { self->event_.cancel(); });
+  asio::post(strand_, [self = shared_from_this()] {
+    self->poked_ = true;
+    self->event_.cancel();
+  });
 }
 
 void Connection::kill() {
@@ -228,7 +162,7 @@ auto Connection::read_request(HttpParser& parser) -> Task<bool> {
       if (taken > 0) continue;
     }
     if (eof_) co_return false;
-    if (!started && host_->context->draining) co_return false;
+    if (!started && poked_) co_return false;
     const bool woken = co_await wait_event(deadline);
     if (woken || Clock::now() < deadline) continue;
     if (started) {
@@ -242,7 +176,7 @@ auto Connection::read_request(HttpParser& parser) -> Task<bool> {
 }
 
 auto Connection::answer(HttpRequest request) -> Task<bool> {
-  host_->on_exchange_begin();
+  const bool counted = host_->on_exchange_begin();
   const auto exchange =
       std::make_shared<Exchange>(weak_from_this(), strand_, host_->context, request);
   current_ = exchange;
@@ -251,7 +185,7 @@ auto Connection::answer(HttpRequest request) -> Task<bool> {
   const bool keep = co_await write_answer(exchange);
   exchange->client_gone();  // a no-op unless the answer was cut short
   current_.reset();
-  host_->on_exchange_end();
+  if (counted) host_->on_exchange_end();
   co_return keep;
 }
 
@@ -268,7 +202,7 @@ auto Connection::write_answer(std::shared_ptr<Exchange> exchange) -> Task<bool> 
     }
     std::string bytes;
     if (output.begin) {
-      if (output.head.close || host_->context->draining) keep = false;
+      if (output.head.close || poked_ || host_->context->draining) keep = false;
       if (output.stream) framing = exchange->http_1_1() ? Framing::kChunked : Framing::kUntilClose;
       if (framing == Framing::kUntilClose) keep = false;
       if (output.head.status == 204) framing = Framing::kNone;

@@ -22,8 +22,10 @@ namespace pagemill {
 struct ConnectionHost {
   ServerContextPtr context;
   std::function<void(HttpRequest, ResponseWriterPtr)> dispatch;
-  // An answer is under way between these two; on_closed is the connection's last word.
-  std::function<void()> on_exchange_begin, on_exchange_end, on_closed;
+  // An answer is under way between these two; false: nobody waits for it, and it needs no end.
+  std::function<bool()> on_exchange_begin;
+  std::function<void()> on_exchange_end;
+  std::function<void()> on_closed;  // the connection's last word
 };
 
 class Exchange;
@@ -41,7 +43,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Connection(Socket socket, Strand strand, std::shared_ptr<const ConnectionHost> host);
 
   void start();
-  // Any thread: an idle connection closes, a busy one after its answer, once the context drains.
+  // Any thread: an idle connection closes, a busy one after its answer.
   void poke();
   // Any thread: tells the current request that its client is gone and closes the socket.
   void kill();
@@ -79,6 +81,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool closed_ = false;
   bool discarding_ = false;  // lingering: what arrives is dropped
   bool first_request_ = true;
+  bool poked_ = false;
 };
 
 }  // namespace pagemill

@@ -470,6 +470,25 @@ TEST_F(Endpoints, FullQueueIs429WithRetryAfter) {
   EXPECT_EQ(Json::parse(response.body)["error"]["code"], "rate_limit_exceeded");
 }
 
+// The engine may find its queue full only after it took a request: the status says so all the same.
+TEST_F(Endpoints, QueueThatFillsUpLateIs429WithRetryAfter) {
+  FakeEngineOptions engine;
+  engine.late_refusal_token = 'x';
+  start(engine);
+  for (const bool stream : {false, true}) {
+    for (const char* path : {kCompletionsPath, kChatPath}) {
+      Json body = chat_body("x");
+      if (path == kCompletionsPath) body = {{"prompt", "x"}};
+      body["stream"] = stream;
+      const TestResponse response = post(path, body);
+      EXPECT_EQ(response.status, 429) << path << stream << response.body;
+      EXPECT_EQ(response.headers.count("retry-after"), 1u);
+      EXPECT_EQ(response.headers.at("content-type"), "application/json");
+      EXPECT_EQ(Json::parse(response.body)["error"]["code"], "rate_limit_exceeded");
+    }
+  }
+}
+
 TEST_F(Endpoints, AFailedStepIsAnErrorOfThatRequestOnly) {
   FakeEngineOptions engine;
   engine.poison_token = 'x';

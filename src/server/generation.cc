@@ -98,7 +98,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
       }
       remember(*id);
     }
-    if (format_->streams() && !given_up()) begin_stream();
   }
 
  private:
@@ -172,6 +171,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
     writer_->send(std::move(response));
   }
 
+  // With the first delta and no sooner: until then the engine may still refuse the request, and the
+  // status must say so.
   void begin_stream() {
     const std::lock_guard lock(mutex_);
     if (std::exchange(stream_begun_, true)) return;

@@ -285,7 +285,7 @@ TEST_F(Http, FiveHundredConcurrentStreams) {
   EXPECT_EQ(engine_->num_aborted(), 0u);
 }
 
-TEST_F(Http, ConnectionsPastTheLimitAreClosed) {
+TEST_F(Http, ConnectionsPastTheLimitHear503) {
   ServerOptions options;
   options.max_connections = 2;
   start({}, options);
@@ -293,9 +293,53 @@ TEST_F(Http, ConnectionsPastTheLimitAreClosed) {
   EXPECT_EQ(a.request("GET", "/health").status, 200);
   EXPECT_EQ(b.request("GET", "/health").status, 200);
   TestClient over = client();
+  const TestResponse refused = over.request("GET", "/health");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(refused.headers.at("connection"), "close");
+  EXPECT_EQ(refused.headers.count("retry-after"), 1u);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["type"], "service_unavailable_error");
+  EXPECT_THAT(refused.body, HasSubstr("2 connections"));
   EXPECT_TRUE(over.closed_within(seconds(5)));
   a.close();
   EXPECT_TRUE(eventually([&] { return get("/health").status == 200; }));
+}
+
+// Neither clients that stay nor clients that never stop talking hold what a refusal needs.
+TEST_F(Http, RefusedConnectionsAreLetGo) {
+  ServerOptions options;
+  options.max_connections = 1;
+  start({}, options);
+  TestClient served = client();
+  EXPECT_EQ(served.request("GET", "/health").status, 200);
+  std::vector<TestClient> refused;
+  refused.reserve(200);
+  for (int i = 0; i < 200; ++i) {
+    refused.push_back(client());
+    refused.back().send(std::string(100000, 'x'));
+  }
+  for (TestClient& each : refused) EXPECT_TRUE(each.closed_within(seconds(10)));
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 503; })) << "told again";
+  EXPECT_EQ(served.request("GET", "/health").status, 200);
+}
+
+TEST_F(Http, MetricsAnswerWhileDraining) {
+  start(slow_engine(milliseconds(5)));
+  TestClient streaming = client();
+  streaming.send(post_bytes(R"({"prompt":"abc","max_tokens":200,"stream":true})"));
+  ASSERT_TRUE(eventually([&] { return engine_->num_live() == 1; }));
+  bool clean = false;
+  std::thread drain([&] { clean = server_->drain_and_stop(20); });
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 503; }));
+  const TestResponse metrics = get("/metrics");
+  EXPECT_EQ(metrics.status, 200);
+  EXPECT_THAT(metrics.body, HasSubstr("num_requests_running"));
+  EXPECT_EQ(metrics.headers.at("connection"), "close");
+  EXPECT_EQ(get("/v1/models").status, 503);
+  EXPECT_EQ(post("/v1/completions", {{"prompt", "abc"}}).status, 503);
+  EXPECT_EQ(sse_events(streaming.read_response().body).back(), "[DONE]");
+  drain.join();
+  EXPECT_TRUE(clean);
+  EXPECT_EQ(engine_->num_submitted(), 1u);
 }
 
 TEST_F(Http, DrainFinishesStreamsAndRefusesNewRequests) {

@@ -72,7 +72,8 @@ HttpResponse early_answer(const ServerContext& context,
                           const Match& match) {
   HttpResponse none;
   none.status = 0;
-  if (context.draining) {
+  const bool drains_too = match.endpoint != nullptr && match.endpoint->while_draining;
+  if (context.draining && !drains_too) {
     HttpResponse response =
         error_response(503, Error{ErrorCode::kUnavailable, "the server is shutting down", {}});
     response.close = true;

@@ -20,6 +20,7 @@ struct Endpoint {
   Status (*handle)(const ServerContextPtr& context,
                    const HttpRequest& request,
                    const ResponseWriterPtr& writer);
+  bool while_draining = false;  // answers on until the server has stopped
 };
 
 // Every endpoint (endpoints/endpoints.cc).

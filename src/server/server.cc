@@ -19,6 +19,7 @@
 
 #include "server/connection.h"
 #include "server/error_response.h"
+#include "server/refusal.h"
 #include "server/router.h"
 
 namespace pagemill {
@@ -32,6 +33,8 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kStopWait =
     std::chrono::seconds(10);  // for the engine to let go of aborted requests
 constexpr auto kCloseWait = std::chrono::seconds(3);  // for lingering connections after a drain
+// Connections past the limit that are being told so; more are closed without a word.
+constexpr int kMaxRefusals = 64;
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 
 std::string last_component(std::string path) {
@@ -120,6 +123,7 @@ struct Server::Impl {
   std::unordered_map<std::uint64_t, std::weak_ptr<Connection>> connections;
   std::uint64_t next_connection = 0;
   std::int64_t exchanges = 0;  // answers under way
+  const std::shared_ptr<std::atomic<int>> refusals = std::make_shared<std::atomic<int>>(0);
   int signals = 0;
   bool stopped = false, clean = true;
 };
@@ -154,9 +158,12 @@ void Server::Impl::run() {
   host->dispatch = [context = context](HttpRequest request, ResponseWriterPtr writer) {
     dispatch(context, std::move(request), std::move(writer));
   };
+  // A drain waits for what began before it: those who go on asking must not hold it up.
   host->on_exchange_begin = [this] {
     const std::lock_guard lock(mutex);
+    if (context->draining) return false;
     ++exchanges;
+    return true;
   };
   host->on_exchange_end = [this] {
     const std::lock_guard lock(mutex);
@@ -202,8 +209,16 @@ void Server::Impl::on_accept(error_code ec, Connection::Socket socket, Connectio
       connections.emplace(id, connection);
     }
   }
-  // Past the limit the socket closes here: the client sees a reset rather than waiting in a queue.
-  if (connection) connection->start();
+  if (connection) {
+    connection->start();
+  } else if (*refusals < kMaxRefusals && socket.is_open()) {
+    ++*refusals;
+    context->metrics->count_http("refused", "", 503);
+    refuse_connection(
+        std::move(socket), strand, context->options.max_connections, [refusals = refusals] {
+          --*refusals;
+        });
+  }
   accept();
 }
 
@@ -226,9 +241,8 @@ bool Server::Impl::drain(double timeout_s) {
   {
     const std::lock_guard lock(mutex);
     if (stopped) return clean;
+    context->draining = true;
   }
-  context->draining = true;
-  close_acceptor();
   each_connection(&Connection::poke);
   const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                            std::chrono::duration<double>(timeout_s));
@@ -237,6 +251,8 @@ bool Server::Impl::drain(double timeout_s) {
     const std::lock_guard lock(mutex);
     clean = exchanges == 0;
   }
+  close_acceptor();
+  each_connection(&Connection::poke);  // those that came meanwhile
   if (clean) wait(Clock::now() + kCloseWait, [this] { return connections.empty() || signals > 1; });
   stop();
   return clean;

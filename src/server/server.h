@@ -60,9 +60,9 @@ class Server {
   std::uint16_t port() const;
   std::string url() const;  // "http://127.0.0.1:8000"
 
-  // Stops accepting; new requests on open connections hear 503 and the connection closes; running
-  // answers go on for up to `timeout_s`, then are aborted. True if all of them finished.
-  // Idempotent.
+  // Running answers go on for up to `timeout_s`, then are aborted. Idle connections close; requests
+  // that come meanwhile hear 503, but for /metrics, whose last values scrapers want. At the end the
+  // port closes. True if all answers finished. Idempotent.
   bool drain_and_stop(double timeout_s);
   // Aborts what runs, closes every connection, joins the threads. Idempotent.
   void stop();

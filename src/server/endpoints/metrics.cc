@@ -1,4 +1,4 @@
-// GET /metrics: Prometheus text (docs/metrics.md).
+// GET /metrics: Prometheus text (docs/metrics.md), also while the server drains.
 #include "server/endpoints/endpoints.h"
 
 namespace pagemill {
@@ -37,6 +37,6 @@ Status handle(const ServerContextPtr& context,
 
 }  // namespace
 
-const Endpoint kMetrics = {"GET", "/metrics", true, handle};
+const Endpoint kMetrics = {"GET", "/metrics", true, handle, true};
 
 }  // namespace pagemill

@@ -165,10 +165,14 @@ bool FakeEngine::step(Running& running) {
       }
     }
   }
-  const bool poisoned =
-      running.steps > 1 &&
-      std::find(prompt.begin(), prompt.end(), options_.poison_token) != prompt.end();
-  if (poisoned) {
+  const auto has = [&](TokenId token) {
+    return std::find(prompt.begin(), prompt.end(), token) != prompt.end();
+  };
+  const bool refused = has(options_.late_refusal_token);
+  const bool poisoned = running.steps > 1 && has(options_.poison_token);
+  if (refused) {
+    delta.error = Error{ErrorCode::kResourceExhausted, "the queue is full; try again later", {}};
+  } else if (poisoned) {
     delta.error = Error{ErrorCode::kInternal, "the step failed", {}};
   } else if (aborted) {
     ++aborted_;
@@ -186,7 +190,7 @@ bool FakeEngine::step(Running& running) {
   }
   const bool all_done = std::all_of(
       running.choices.begin(), running.choices.end(), [](const Choice& c) { return c.done; });
-  delta.finished = poisoned || all_done;
+  delta.finished = delta.error || all_done;
   delta.usage = {static_cast<std::int32_t>(prompt.size()), running.completion_tokens, 0};
   if (delta.finished) running.times.finished = now_s();
   delta.times = running.times;

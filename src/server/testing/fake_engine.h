@@ -24,6 +24,9 @@ struct FakeEngineOptions {
   std::chrono::microseconds step_delay{0};
   std::shared_ptr<const Tokenizer> tokenizer;  // null: make_test_tokenizer()
   bool with_chat_template = true;
+  // A request whose prompt has this token is accepted, and refused by its first delta: the queue
+  // filled up meanwhile.
+  TokenId late_refusal_token = -1;
   // A request whose prompt has this token fails with kInternal at its second step.
   TokenId poison_token = -1;
 };
