@@ -25,7 +25,7 @@ Result<std::string> resolve_model_path(const std::string& model) {
     const std::string path = (std::filesystem::path(pagemill_home()) / kDemoFile).string();
     if (std::filesystem::exists(path, ignored)) return path;
     return not_found(
-        fmt::format("the demo model is not there: expected {}; fetch it with `make demo` or "
+        fmt::format("the demo model is not there: expected {}; fetch it with "
                     "scripts/fetch_demo.py",
                     path));
   }

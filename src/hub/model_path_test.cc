@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 #include <filesystem>
-#include <fstream>
+
+#include "base/files_testing.h"
 
 namespace pagemill {
 namespace {
@@ -15,10 +16,6 @@ namespace fs = std::filesystem;
 class ModelPathTest : public testing::Test {
  protected:
   void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(testing::TempDir()) / (std::string("model_path_") + test->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
     for (const char* name : {"PAGEMILL_HOME", "HOME"}) {
       const char* value = getenv(name);
       saved_.emplace_back(name, value == nullptr ? std::optional<std::string>() : value);
@@ -28,14 +25,10 @@ class ModelPathTest : public testing::Test {
     for (const auto& [name, value] : saved_) {
       value ? setenv(name.c_str(), value->c_str(), 1) : unsetenv(name.c_str());
     }
-    fs::remove_all(folder_);
-  }
-  void touch(const fs::path& path) {
-    fs::create_directories(path.parent_path());
-    std::ofstream(path) << "x";
   }
 
-  fs::path folder_;
+  const TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
   std::vector<std::pair<std::string, std::optional<std::string>>> saved_;
 };
 
@@ -57,15 +50,14 @@ TEST_F(ModelPathTest, DemoIsUnderHome) {
   EXPECT_NE(missing.error().message.find(folder_.string()), std::string::npos);
   EXPECT_NE(missing.error().message.find("fetch_demo.py"), std::string::npos);
 
-  const fs::path file = folder_ / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
-  touch(file);
+  const std::string file = temporary_.write("models/SmolLM2-135M-Instruct.Q4_1.gguf", "x");
   const auto found = resolve_model_path("demo");
   ASSERT_TRUE(found.ok());
-  EXPECT_EQ(*found, file.string());
+  EXPECT_EQ(*found, file);
 }
 
 TEST_F(ModelPathTest, AFileOrADirectoryIsItself) {
-  touch(folder_ / "model.gguf");
+  temporary_.write("model.gguf", "x");
   for (const fs::path& path : {folder_, folder_ / "model.gguf"}) {
     const auto found = resolve_model_path(path.string());
     ASSERT_TRUE(found.ok());

@@ -19,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing_files::expect_error;
 using testing_files::golden;
-using testing_files::TemporaryFolder;
 
 std::uint32_t crc32(std::string_view text) {
   std::uint32_t crc = ~0u;
@@ -199,7 +198,7 @@ TEST(Checkpoint, ShardsMustHoldWhatTheIndexSays) {
   fs::copy(golden("safetensors_sharded"), folder.path());
   const std::string second = folder.path() + "/model-00002-of-00002.safetensors";
   const std::string index = "model.safetensors.index.json";
-  const std::string good = testing_files::read_whole(folder.path() + "/" + index);
+  const std::string good = read_file(folder.path() + "/" + index);
   ASSERT_TRUE(Checkpoint::open(folder.path()).ok());
 
   std::string wrong = good;

@@ -6,15 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/files_testing.h"
 #include "base/result.h"
 #include "loading/stored_tensor.h"
 
@@ -51,12 +49,6 @@ inline std::span<const std::byte> as_bytes(std::string_view text) {
 
 inline std::string golden(const std::string& name) { return PM_GOLDEN_DIR "/loading/" + name; }
 
-inline std::string read_whole(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.good()) << path;
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 // A safetensors file: header and data.
 inline std::string safetensors(std::string_view header, std::string_view data) {
   return Bytes().text(header).raw(data).str();
@@ -84,29 +76,6 @@ inline std::string zip(const std::vector<std::pair<std::string, std::string>>& e
   out.put(static_cast<std::uint32_t>(directory.size())).put(offset).put<std::uint16_t>(0);
   return out.str();
 }
-
-// A folder that vanishes with the test.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = testing::TempDir() + "pm_loading_XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string write(const std::string& name, std::string_view content) const {
-    std::string path = path_ + "/" + name;
-    std::ofstream(path, std::ios::binary) << content;
-    return path;
-  }
-
- private:
-  std::string path_;
-};
 
 // Expects an error of `code` whose message has every one of `parts`.
 template <typename T>

@@ -77,8 +77,7 @@ TEST(TorchFile, WithstandsDamage) {
 }
 
 TEST(TorchFile, WithstandsDamageToWhatTorchWrote) {
-  const std::string file =
-      testing_files::read_whole(testing_files::golden("torch_f16/pytorch_model.bin"));
+  const std::string file = read_file(testing_files::golden("torch_f16/pytorch_model.bin"));
   testing_files::withstands_damage(
       [](std::span<const std::byte> data) { return parse_torch_file(data, "damaged.file"); },
       file,
@@ -123,7 +122,7 @@ TEST(TorchFile, RefusesOtherArchives) {
        {std::tuple{"torch_legacy.bin", ErrorCode::kUnsupported, "before 1.6"},
         std::tuple{"torch_module.bin", ErrorCode::kUnsupported, "torch.nn.modules.linear.Linear"},
         std::tuple{"torch_transposed.bin", ErrorCode::kUnsupported, "not contiguous"}}) {
-    expect_error(parse(testing_files::read_whole(testing_files::golden(name))), code, {why});
+    expect_error(parse(read_file(testing_files::golden(name))), code, {why});
   }
 }
 

@@ -100,6 +100,7 @@ void Simulation::check_all_freed() {
 
 std::vector<RequestId> Simulation::alive_requests() const {
   std::vector<RequestId> ids;
+  ids.reserve(requests_.size());
   for (const auto& [id, live] : requests_) ids.push_back(id);
   return ids;
 }

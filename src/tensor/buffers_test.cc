@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
 
+#include "base/files_testing.h"
 #include "tensor/aligned_buffer.h"
 #include "tensor/mapped_file.h"
 
@@ -65,12 +65,8 @@ TEST(AlignedBuffer, AnAbsurdSizeIsAnError) {
 
 class MappedFileTest : public testing::Test {
  protected:
-  void SetUp() override {
-    path_ = testing::TempDir() + "pm_mapped_" + std::to_string(getpid());
-    std::filesystem::remove(path_);
-  }
-  void TearDown() override { std::filesystem::remove(path_); }
-  std::string path_;
+  const TemporaryFolder folder_;
+  const std::string path_ = folder_.path() + "/file";
 };
 
 TEST_F(MappedFileTest, ShowsTheBytesAlsoAfterTheirPagesWereGivenBack) {

@@ -1,23 +1,18 @@
 // libFuzzer: a chat template's source, rendered on one conversation.
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 
+#include "base/files_testing.h"
 #include "tokenizer/tokenizer.h"
 
 namespace {
 
 std::shared_ptr<const pagemill::Tokenizer> tiny_tokenizer() {
-  std::string folder =
-      (std::filesystem::temp_directory_path() / "pm_chat_template_fuzz_XXXXXX").string();
-  PM_CHECK(mkdtemp(folder.data()) != nullptr, "no temporary folder");
-  std::ofstream(folder + "/tokenizer.json")
-      << R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}})";
-  std::ofstream(folder + "/tokenizer_config.json") << R"({"bos_token": "a", "eos_token": "b"})";
-  auto loaded = pagemill::Tokenizer::from_directory(folder);
-  std::filesystem::remove_all(folder);
+  const pagemill::TemporaryFolder folder;
+  folder.write("tokenizer.json",
+               R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}})");
+  folder.write("tokenizer_config.json", R"({"bos_token": "a", "eos_token": "b"})");
+  auto loaded = pagemill::Tokenizer::from_directory(folder.path());
   PM_CHECK(loaded.ok(), "{}", loaded.error().message);
   return *loaded;
 }
@@ -25,9 +20,9 @@ std::shared_ptr<const pagemill::Tokenizer> tiny_tokenizer() {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const auto tokenizer = tiny_tokenizer();
+  static const auto kTokenizer = tiny_tokenizer();
   std::string source(reinterpret_cast<const char*>(data), size);
-  auto compiled = pagemill::ChatTemplate::compile(std::move(source), *tokenizer);
+  auto compiled = pagemill::ChatTemplate::compile(std::move(source), *kTokenizer);
   if (!compiled.ok()) return 0;
   (void)(*compiled)->render(
       R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "héllo\n"}],

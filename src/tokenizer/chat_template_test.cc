@@ -10,7 +10,6 @@ namespace {
 
 using testing::golden_path;
 using testing::load_fixture;
-using testing::read_file;
 
 Result<std::string> render(const std::string& source, const nlohmann::ordered_json& context) {
   static auto tokenizer = load_fixture("byte_level");
@@ -262,7 +261,7 @@ TEST(HostileTemplate, NestingInTheSource) {
            {"(", ")"}, {"[", "]"}, {"{'a':", "}"}, {"not ", ""}, {"-", ""}, {"f(", ")"}}) {
     std::string source = "{{ ";
     for (int i = 0; i < 50000; ++i) source += open;
-    source += "1";
+    source += '1';
     for (int i = 0; i < 50000; ++i) source += close;
     // Prefix operators are a chain, which may be as long as it likes; brackets nest.
     bool chain = close.empty();

@@ -11,8 +11,6 @@ namespace pagemill {
 namespace {
 
 using testing::golden_path;
-using testing::read_file;
-using testing::TemporaryFolder;
 
 template <typename T>
 std::string raw(T value) {
@@ -48,15 +46,16 @@ TEST(HostileGguf, AbsurdCountsAllocateNothing) {
   const std::string tokens = text("tokenizer.ggml.tokens") + raw(kArray);
   const std::string padding(64, '\0');
   long before = peak_memory_kb();
-  for (const std::string& content : {
-           gguf(huge, padding),
-           gguf(1, raw(huge) + padding),
-           gguf(1, tokens + raw(kString) + raw(huge) + padding),
-           gguf(1, tokens + raw(kUint32) + raw(huge) + padding),
-           gguf(1, tokens + raw(kString) + raw<std::uint64_t>(2) + raw(huge) + padding),
-           gguf(1, text("other.key") + raw(kString) + raw(huge) + padding),
-           gguf(1, text("other.key") + raw(kArray) + raw(kUint32) + raw(huge) + padding),
-       }) {
+  const std::string absurd[] = {
+      gguf(huge, padding),
+      gguf(1, raw(huge) + padding),
+      gguf(1, tokens + raw(kString) + raw(huge) + padding),
+      gguf(1, tokens + raw(kUint32) + raw(huge) + padding),
+      gguf(1, tokens + raw(kString) + raw<std::uint64_t>(2) + raw(huge) + padding),
+      gguf(1, text("other.key") + raw(kString) + raw(huge) + padding),
+      gguf(1, text("other.key") + raw(kArray) + raw(kUint32) + raw(huge) + padding),
+  };
+  for (const std::string& content : absurd) {
     Error error = gguf_error(content);
     EXPECT_EQ(error.code, ErrorCode::kCorrupt) << error.message;
     EXPECT_NE(error.message.find("offset"), std::string::npos) << error.message;
@@ -116,7 +115,7 @@ void try_damage(const std::string& good, const std::function<void(const std::str
 void use(const Result<std::shared_ptr<const Tokenizer>>& loaded) {
   if (!loaded.ok()) {
     EXPECT_FALSE(loaded.error().message.empty());
-    EXPECT_NE(loaded.error().message.find("/"), std::string::npos) << "names the file";
+    EXPECT_NE(loaded.error().message.find('/'), std::string::npos) << "names the file";
     return;
   }
   auto ids = (*loaded)->encode("a page of 12 <|end|> ☃", true);
@@ -150,21 +149,22 @@ TEST(HostileFiles, TokenizerJsonThatMeansHarm) {
   const std::string model = R"("model": {"type": "BPE", "vocab": {"a": 0}, "merges": []})";
   std::string deep_normalizer = "null", deep_pre = R"({"type": "Whitespace"})";
   for (int i = 0; i < 12; ++i) {
-    deep_normalizer = R"({"type": "Sequence", "normalizers": [)" + deep_normalizer + "]}";
-    deep_pre = R"({"type": "Sequence", "pretokenizers": [)" + deep_pre + "]}";
+    deep_normalizer.insert(0, R"({"type": "Sequence", "normalizers": [)").append("]}");
+    deep_pre.insert(0, R"({"type": "Sequence", "pretokenizers": [)").append("]}");
   }
-  for (const std::string& content : {
-           std::string(100000, '['),
-           "{\"model\": " + std::string(100000, '[') + std::string(100000, ']') + "}",
-           "{" + model + ", \"normalizer\": " + deep_normalizer + "}",
-           "{" + model + ", \"pre_tokenizer\": " + deep_pre + "}",
-           std::string(R"({"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}})"),
-           std::string(R"({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}})"),
-           std::string(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}})"),
-           std::string(R"({"model": {"type": "Unigram", "unk_id": 7, "vocab": []}})"),
-           "{" + model + R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(((("},)" +
-               R"("behavior": "Isolated", "invert": false}})",
-       }) {
+  const std::string harmful[] = {
+      std::string(100000, '['),
+      "{\"model\": " + std::string(100000, '[') + std::string(100000, ']') + "}",
+      "{" + model + ", \"normalizer\": " + deep_normalizer + "}",
+      "{" + model + ", \"pre_tokenizer\": " + deep_pre + "}",
+      std::string(R"({"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}})"),
+      std::string(R"({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}})"),
+      std::string(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}})"),
+      std::string(R"({"model": {"type": "Unigram", "unk_id": 7, "vocab": []}})"),
+      "{" + model + R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(((("},)" +
+          R"("behavior": "Isolated", "invert": false}})",
+  };
+  for (const std::string& content : harmful) {
     TemporaryFolder folder;
     folder.write("tokenizer.json", content);
     auto loaded = Tokenizer::from_directory(folder.path());

@@ -3,16 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include "hub/model_path.h"
 #include "tokenizer/test_files.h"
 
 namespace pagemill {
 namespace {
 
-using testing::demo_gguf;
 using testing::golden_path;
 using testing::load_fixture;
 using testing::read_json;
-using testing::TemporaryFolder;
 
 class FixtureTest : public ::testing::TestWithParam<const char*> {};
 
@@ -140,9 +139,9 @@ TEST(Tokenizer, LongRunsTakeLinearTime) {
 }
 
 TEST(Tokenizer, DemoVocabularyMatchesLlamaCpp) {
-  std::string path = demo_gguf();
-  if (path.empty()) GTEST_SKIP() << "the demo model is not here (PAGEMILL_DEMO_GGUF)";
-  auto loaded = Tokenizer::from_gguf(path);
+  const auto path = resolve_model_path("demo");
+  if (!path.ok()) GTEST_SKIP() << path.error().message;
+  auto loaded = Tokenizer::from_gguf(*path);
   ASSERT_TRUE(loaded.ok()) << loaded.error().message;
   const Tokenizer& tokenizer = **loaded;
   EXPECT_EQ(tokenizer.vocab_size(), 49152);

@@ -4,13 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <random>
 
+#include "hub/model_path.h"
 #include "kernels/isa.h"
 #include "models/model.h"
 #include "runner/model_runner.h"
@@ -278,17 +277,6 @@ void check_model(const ModelUnderTest& model) {
 
 std::string tiny(const char* name) { return std::string(PM_GOLDEN_DIR) + "/tiny/" + name; }
 
-std::optional<std::string> demo_model() {
-  if (const char* path = std::getenv("PAGEMILL_DEMO_GGUF")) return path;
-  const char* home = std::getenv("PAGEMILL_HOME");
-  const char* user = std::getenv("HOME");
-  const std::string path =
-      (home != nullptr ? std::string(home) : std::string(user ? user : ".") + "/.cache/pagemill") +
-      "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (std::filesystem::exists(path)) return path;
-  return std::nullopt;
-}
-
 TEST(SameBits, TinyModelsOnEveryIsa) {
   for (Isa isa : supported_isas()) {
     check_model({tiny("gqa"), isa, DType::kBF16});
@@ -301,8 +289,8 @@ TEST(SameBits, TinyModelsOnEveryIsa) {
 }
 
 TEST(SameBits, DemoModel) {
-  const auto path = demo_model();
-  if (!path) GTEST_SKIP() << "the demo model is not there; fetch it with scripts/fetch_demo.py";
+  const auto path = resolve_model_path("demo");
+  if (!path.ok()) GTEST_SKIP() << path.error().message;
   for (Isa isa : supported_isas()) {
     if (isa == Isa::kScalar) continue;  // minutes; the tiny models cover it
     check_model({*path, isa, DType::kBF16});
@@ -314,8 +302,8 @@ TEST(SameBits, DemoModel) {
 // Instruction sets round in different orders: near, not equal. The bound is on the demo model in
 // bf16, whose logits have a standard deviation of about 4.
 TEST(SameBits, IsasAgreeWithinTolerance) {
-  const auto path = demo_model();
-  if (!path) GTEST_SKIP() << "the demo model is not there; fetch it with scripts/fetch_demo.py";
+  const auto path = resolve_model_path("demo");
+  if (!path.ok()) GTEST_SKIP() << path.error().message;
   constexpr float kTolerance = 1.0f;
   std::vector<Isa> isas;
   for (Isa isa : supported_isas()) {

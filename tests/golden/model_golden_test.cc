@@ -12,6 +12,7 @@
 
 #include "golden/engine_testing.h"
 #include "golden/golden_reader.h"
+#include "hub/model_path.h"
 #include "kernels/isa.h"
 
 namespace pagemill {
@@ -24,16 +25,8 @@ constexpr double kQuantizedTolerance =
     1e-4;  // logits, quantized against dequantized weights, float32 activations
 constexpr std::size_t kBatch = 8;  // prompts that run together
 
-// PAGEMILL_DEMO_MODEL, or where scripts/fetch_demo.py puts it. Empty if it isn't there.
-std::string demo_model() {
-  if (const char* path = std::getenv("PAGEMILL_DEMO_MODEL")) return path;
-  const char* home = std::getenv("PAGEMILL_HOME");
-  const char* user = std::getenv("HOME");
-  const fs::path base =
-      home != nullptr ? fs::path(home) : fs::path(user != nullptr ? user : "") / ".cache/pagemill";
-  const fs::path file = base / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
-  return fs::exists(file) ? file.string() : "";
-}
+// There, or the test was skipped.
+std::string demo_model() { return *resolve_model_path("demo"); }
 
 // The goldens can be made anew from other prompts and read from elsewhere.
 std::string golden_path(const std::string& name) {
@@ -59,8 +52,8 @@ double log_sum_exp(std::span<const float> logits) {
 class ModelGolden : public testing::Test {
  protected:
   void SetUp() override {
-    if (demo_model().empty())
-      GTEST_SKIP() << "no demo model: run scripts/fetch_demo.py or set PAGEMILL_DEMO_MODEL";
+    const auto demo = resolve_model_path("demo");
+    if (!demo.ok()) GTEST_SKIP() << demo.error().message;
   }
   static std::unique_ptr<TestEngine> load(const std::string& path, TestEngineOptions options) {
     options.threads = default_num_threads();

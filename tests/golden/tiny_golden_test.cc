@@ -1,7 +1,6 @@
 // Every variant of a configuration and every storage of weights, as tiny random models, against
 // what Transformers computes in float32 (make_tiny_models.py, make_tiny_gguf.py).
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <iterator>
 #include <map>
 
+#include "base/files_testing.h"
 #include "golden/engine_testing.h"
 #include "golden/golden_reader.h"
 #include "kernels/isa.h"
@@ -202,11 +202,7 @@ INSTANTIATE_TEST_SUITE_P(Variants,
 // A copy of a variant's directory, changed as one entry of `meta.without` says.
 class ChangedModel {
  public:
-  ChangedModel(const std::string& variant, const json& change)
-      : directory_(fs::temp_directory_path() /
-                   ("pm-golden-" + std::to_string(getpid()) + "-" + variant)) {
-    fs::remove_all(directory_);
-    fs::create_directories(directory_);
+  ChangedModel(const std::string& variant, const json& change) {
     for (const auto& entry : fs::directory_iterator(tiny_dir() / variant)) {
       fs::copy_file(fs::canonical(entry.path()), directory_ / entry.path().filename());
     }
@@ -217,7 +213,6 @@ class ChangedModel {
     }
     change_tensors(change);
   }
-  ~ChangedModel() { fs::remove_all(directory_); }
   std::string path() const { return directory_; }
 
  private:
@@ -251,7 +246,8 @@ class ChangedModel {
         .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
 
-  fs::path directory_;
+  const TemporaryFolder folder_;
+  const fs::path directory_ = folder_.path();
 };
 
 // Switching off any feature must make its golden fail, by as much as Transformers' own logits move.

@@ -1,10 +1,8 @@
 #include "server/testing/test_tokenizer.h"
 
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "base/files_testing.h"
 
 namespace pagemill {
 namespace {
@@ -73,14 +71,11 @@ json tokenizer_json() {
 }  // namespace
 
 std::shared_ptr<const Tokenizer> make_test_tokenizer() {
-  std::string name = (std::filesystem::temp_directory_path() / "pm_tokenizer_XXXXXX").string();
-  PM_CHECK(mkdtemp(name.data()) != nullptr, "mkdtemp {}", name);
-  const std::filesystem::path directory = name;
-  std::ofstream(directory / "tokenizer.json") << tokenizer_json().dump();
-  std::ofstream(directory / "tokenizer_config.json")
-      << json{{"eos_token", "<|endoftext|>"}, {"bos_token", nullptr}}.dump();
-  auto tokenizer = Tokenizer::from_directory(name);
-  std::filesystem::remove_all(directory);
+  const TemporaryFolder folder;
+  folder.write("tokenizer.json", tokenizer_json().dump());
+  folder.write("tokenizer_config.json",
+               json{{"eos_token", "<|endoftext|>"}, {"bos_token", nullptr}}.dump());
+  auto tokenizer = Tokenizer::from_directory(folder.path());
   PM_CHECK(tokenizer.ok(), "{}", tokenizer.error().message);
   return *tokenizer;
 }
