@@ -29,15 +29,10 @@ std::vector<float> plain_frequencies(double theta, std::int32_t dim) {
 }  // namespace
 
 Result<RotaryEmbedding> RotaryEmbedding::create(const json& config,
-                                                std::int32_t head_size,
+                                                std::int32_t rotary_dim,
                                                 std::span<const float> freq_factors) {
   RotaryEmbedding rope;
-  const double partial = number(config, "partial_rotary_factor", 1.0);
-  if (!(partial > 0 && partial <= 1)) {
-    return invalid_argument(
-        fmt::format("config: partial_rotary_factor: expected (0, 1], got {}", partial));
-  }
-  rope.rotary_dim_ = static_cast<std::int32_t>(head_size * partial) / 2 * 2;
+  rope.rotary_dim_ = rotary_dim;
   rope.theta_ = number(config, "rope_theta", 10000.0);
   if (!(rope.theta_ > 0)) {
     return invalid_argument(fmt::format("config: rope_theta: expected > 0, got {}", rope.theta_));

@@ -15,11 +15,12 @@ namespace pagemill {
 
 class RotaryEmbedding {
  public:
-  // Reads rope_theta, rope_scaling, partial_rotary_factor, max_position_embeddings and
-  // original_max_position_embeddings of an HF config. `freq_factors`: GGUF's rope_freqs.weight
-  // [dim/2] or empty; it divides the frequencies and replaces rope_scaling llama3.
+  // Reads rope_theta, rope_scaling, max_position_embeddings and original_max_position_embeddings of
+  // an HF config. `rotary_dim`: how much of a head turns, an even number. `freq_factors`: GGUF's
+  // rope_freqs.weight [rotary_dim/2] or empty; it divides the frequencies and replaces rope_scaling
+  // llama3.
   static Result<RotaryEmbedding> create(const nlohmann::json& config,
-                                        std::int32_t head_size,
+                                        std::int32_t rotary_dim,
                                         std::span<const float> freq_factors);
 
   std::int32_t rotary_dim() const { return rotary_dim_; }

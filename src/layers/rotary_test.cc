@@ -24,8 +24,6 @@ void expect_error(const json& config, const char* key) {
 TEST(Rotary, RefusesWhatMakesNoSense) {
   expect_error({{"rope_theta", 0}}, "rope_theta");
   expect_error({{"rope_theta", -1.0}}, "rope_theta");
-  expect_error({{"partial_rotary_factor", 0.0}}, "partial_rotary_factor");
-  expect_error({{"partial_rotary_factor", 1.5}}, "partial_rotary_factor");
   expect_error({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 0.5}}}}, "factor");
   expect_error({{"rope_scaling", {{"rope_type", "linear"}, {"factor", -4}}}}, "factor");
 }
@@ -75,7 +73,7 @@ TEST(Rotary, OnlyDynamicScalingDependsOnTheLength) {
 }
 
 TEST(Rotary, PositionZeroTurnsNothing) {
-  const auto rope = make({{"partial_rotary_factor", 0.5}});
+  const auto rope = RotaryEmbedding::create(json::object(), 8, {});
   ASSERT_TRUE(rope.ok());
   ASSERT_EQ(rope->rotary_dim(), 8);
   float cos[4], sin[4];

@@ -366,7 +366,7 @@ Result<std::unique_ptr<Model>> make_llama(const Checkpoint& checkpoint,
   PM_ASSIGN(LlamaConfig config, LlamaConfig::parse(checkpoint));
   PM_ASSIGN(const std::vector<float> freq_factors, read_freq_factors(checkpoint));
   PM_ASSIGN(RotaryEmbedding rope,
-            RotaryEmbedding::create(checkpoint.config(), config.head_size, freq_factors));
+            RotaryEmbedding::create(checkpoint.config(), config.rotary_dim, freq_factors));
   auto model = std::make_unique<LlamaModel>(std::move(config), std::move(rope), options, pool);
   PM_TRY(model->load({checkpoint, options.isa, options.compute, pool}));
   return std::unique_ptr<Model>(std::move(model));

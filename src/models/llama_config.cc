@@ -94,6 +94,34 @@ Status read_windows(const Checkpoint& checkpoint, const ConfigReader& reader, Ll
   return ok_status();
 }
 
+// A GGUF file's rope.dimension_count counts, as in llama.cpp. Transformers' Llama, Mistral and
+// Qwen2 turn whole heads whatever their config's partial_rotary_factor says; with a rope_scaling,
+// which does look at it, they have no answer (tensors of two sizes meet).
+Status read_rotary_dim(const Checkpoint& checkpoint,
+                       const ConfigReader& reader,
+                       LlamaConfig* config) {
+  constexpr const char* kKey = "partial_rotary_factor";
+  config->rotary_dim = config->head_size;
+  if (!reader.has(kKey)) return ok_status();
+  const json& value = checkpoint.config()[kKey];
+  const double factor = value.is_number() ? value.get<double>() : 0;
+  if (!(factor > 0 && factor <= 1)) {
+    return reader.fail(kKey, fmt::format("expected a number in (0, 1], got {}", value.dump()));
+  }
+  const auto rotary_dim = static_cast<std::int32_t>(config->head_size * factor) / 2 * 2;
+  if (rotary_dim == config->head_size) return ok_status();
+  if (checkpoint.format() == CheckpointFormat::kGguf) {
+    if (rotary_dim == 0) return reader.fail(kKey, "nothing of a head would turn");
+    config->rotary_dim = rotary_dim;
+  } else if (reader.has("rope_scaling")) {
+    return unsupported(fmt::format("{}: config: {}: {} has no meaning together with rope_scaling",
+                                   checkpoint.path(),
+                                   kKey,
+                                   config->architecture));
+  }
+  return ok_status();
+}
+
 }  // namespace
 
 Result<LlamaConfig> LlamaConfig::parse(const Checkpoint& checkpoint) {
@@ -119,6 +147,7 @@ Result<LlamaConfig> LlamaConfig::parse(const Checkpoint& checkpoint) {
     return reader.fail("head_dim",
                        fmt::format("expected an even number up to 256, got {}", config.head_size));
   }
+  PM_TRY(read_rotary_dim(checkpoint, reader, &config));
   PM_TRY(reader.read_float("rms_norm_eps", &config.rms_norm_eps));
 
   const auto act = checkpoint.config().find("hidden_act");

@@ -18,6 +18,7 @@ struct LlamaConfig {
   std::int32_t num_heads = 0;
   std::int32_t num_kv_heads = 0;
   std::int32_t head_size = 0;
+  std::int32_t rotary_dim = 0;  // how much of a head turns, even
   std::int32_t vocab_size = 0;
   float rms_norm_eps = 1e-6f;
   bool tie_word_embeddings = false;
