@@ -30,7 +30,7 @@ test: ## build and run every test, within an hour on two cores
 	@python3 scripts/run_tests.py
 
 .PHONY: test-long
-test-long: ## every test, then the ones that take longer (more fuzzing, clang-tidy on every file)
+test-long: ## every test, then the ones that take longer (more fuzzing, more random cases)
 	@command -v python3 >/dev/null || scripts/install_deps.sh test
 	@python3 scripts/run_tests.py --long
 
@@ -58,6 +58,10 @@ format: ## clang-format (the pinned version) on every C++ file
 .PHONY: lint
 lint: ## the tree's own rules: includes, format, names, symbols
 	@scripts/venv.sh && python3 scripts/lint.py
+
+.PHONY: tidy
+tidy: build ## clang-tidy (the pinned version) on every source
+	@scripts/venv.sh && python3 scripts/tidy.py
 
 .PHONY: clean
 clean: ## remove the build folder (the demo model stays in its cache)

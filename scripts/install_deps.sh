@@ -34,7 +34,7 @@ Pagemill's packages are known for Debian 12, Debian 13 and Ubuntu 24.04 or later
 Install these yourself and run again with PAGEMILL_SKIP_DEPS=1:
   gcc 12+, cmake 3.25+, ninja, Boost 1.81+, simdjson 3+, spdlog, fmt 9+, nlohmann-json 3.11+, CLI11 2.1+,
   prometheus-cpp, GoogleTest, RapidCheck, google-benchmark, rustc and cargo 1.85+, python3 with pip;
-  for the tests also clang with compiler-rt, clang-tidy, lld and python3's venv.
+  for the tests also clang with compiler-rt, lld and python3's venv.
 END
     exit 1
     ;;
@@ -70,7 +70,7 @@ packages=(build-essential cmake ninja-build ccache pkg-config binutils ca-certif
           prometheus-cpp-dev libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
           python3 python3-pip)
 if [ "$level" = test ]; then
-  packages+=(clang clang-tidy lld llvm python3-venv git)
+  packages+=(clang lld llvm python3-venv git)
 fi
 
 missing=()
