@@ -91,7 +91,9 @@ struct Server::Impl {
   Status listen();
   void run();
   void accept();
-  void on_accept(error_code ec, Connection::Socket socket, Connection::Strand strand);
+  void on_accept(error_code ec, Connection::Socket socket, const Connection::Strand& strand);
+  // Null where there is no room, or the server is stopping; `socket` is then left as it was.
+  std::shared_ptr<Connection> admit(Connection::Socket& socket, const Connection::Strand& strand);
   void each_connection(void (Connection::*call)());
   template <typename Done>
   bool wait(Clock::time_point deadline, Done done) {
@@ -184,7 +186,25 @@ void Server::Impl::accept() {
   acceptor.async_accept(strand, std::move(done));
 }
 
-void Server::Impl::on_accept(error_code ec, Connection::Socket socket, Connection::Strand strand) {
+std::shared_ptr<Connection> Server::Impl::admit(Connection::Socket& socket,
+                                                const Connection::Strand& strand) {
+  const std::lock_guard lock(mutex);
+  if (connections.size() >= context->options.max_connections || stopped) return nullptr;
+  const std::uint64_t id = next_connection++;
+  auto own = std::make_shared<ConnectionHost>(*host);
+  own->on_closed = [this, id] {
+    const std::lock_guard closed_lock(mutex);
+    connections.erase(id);
+    changed.notify_all();
+  };
+  auto connection = std::make_shared<Connection>(std::move(socket), strand, std::move(own));
+  connections.emplace(id, connection);
+  return connection;
+}
+
+void Server::Impl::on_accept(error_code ec,
+                             Connection::Socket socket,
+                             const Connection::Strand& strand) {
   if (ec == asio::error::operation_aborted || !acceptor.is_open()) return;
   if (ec) {  // out of descriptors or memory: let some go first
     retry.expires_after(kAcceptRetry);
@@ -193,23 +213,7 @@ void Server::Impl::on_accept(error_code ec, Connection::Socket socket, Connectio
     });
     return;
   }
-  std::shared_ptr<Connection> connection;
-  {
-    const std::lock_guard lock(mutex);
-    if (connections.size() < context->options.max_connections && !stopped) {
-      const std::uint64_t id = next_connection++;
-      auto own = std::make_shared<ConnectionHost>(*host);
-      own->on_closed = [this, id] {
-        const std::lock_guard closed_lock(mutex);
-        connections.erase(id);
-        changed.notify_all();
-      };
-      connection =
-          std::make_shared<Connection>(std::move(socket), std::move(strand), std::move(own));
-      connections.emplace(id, connection);
-    }
-  }
-  if (connection) {
+  if (const auto connection = admit(socket, strand)) {
     connection->start();
   } else if (*refusals < kMaxRefusals && socket.is_open()) {
     ++*refusals;
