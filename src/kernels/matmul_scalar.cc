@@ -6,6 +6,7 @@
 
 #include "kernels/panel_layout.h"
 #include "kernels/panel_pack.h"
+#include "kernels/q16_finish.h"
 #include "tensor/float_convert.h"
 
 namespace pagemill::scalar {
@@ -137,10 +138,7 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
   if (cols % 2 != 0) rounded[cols] = 0;
 }
 
-// A block whose maximum is below kTiny is taken for zero: 32767 / max would overflow. A NaN makes
-// the whole block's scale NaN, so that it shows in the result.
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
-  constexpr float kTiny = 1e-30f;
   constexpr int kPlace[4] = {0, 2, 1, 3};  // of each element of 4
   auto* const blocks = reinterpret_cast<Q16Block*>(out);
   for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
@@ -152,23 +150,16 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
       has_nan |= std::isnan(xb[i]);
     }
     Q16Block& block = blocks[b];
-    const bool finite = max <= 3.4028234e38f && !has_nan;
-    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
+    const bool finite = max <= kQ16MaxFinite && !has_nan;
+    const float factor = q16_factor(max, finite);
     std::int32_t sums[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {
-      const float scaled = finite ? xb[i] * inverse : 0.0f;
+      const float scaled = finite ? xb[i] * factor : 0.0f;
       const auto q = static_cast<std::int16_t>(std::lrintf(scaled));
       block.q[i / 4 * 4 + kPlace[i % 4]] = q;
       sums[i / 16] += q;
     }
-    const std::int32_t sum = sums[0] + sums[1];
-    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : std::nanf("");
-    block.scaled_sum = block.scale * static_cast<float>(sum);
-    block.sum_x8 = -8 * sum;
-    block.sum_x128 = -128 * sum;
-    block.sum_x32[0] = -32 * sums[0];
-    block.sum_x32[1] = -32 * sums[1];
-    block.unused[0] = block.unused[1] = 0;
+    finish_q16(block, max, finite, sums[0], sums[1]);
   }
 }
 

@@ -2,13 +2,10 @@
 #include <immintrin.h>
 
 #include "kernels/panel_layout.h"
+#include "kernels/q16_finish.h"
 
 namespace pagemill::avx2 {
 namespace {
-
-// A block whose maximum is below is zero: 32767 / max would overflow.
-constexpr float kTiny = 1e-30f;
-constexpr float kMaxFinite = 3.4028234e38f;
 
 inline __m256 load_x(const float* p) { return _mm256_loadu_ps(p); }
 
@@ -71,9 +68,8 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
       unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(values[i], values[i], _CMP_UNORD_Q));
     }
     const float max = max_of(largest);
-    const bool finite = max <= kMaxFinite && _mm256_movemask_ps(unordered) == 0;
-    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
-    const __m256 factor = _mm256_set1_ps(inverse);
+    const bool finite = max <= kQ16MaxFinite && _mm256_movemask_ps(unordered) == 0;
+    const __m256 factor = _mm256_set1_ps(q16_factor(max, finite));
     __m256i q0 = _mm256_setzero_si256();
     __m256i q1 = _mm256_setzero_si256();
     if (finite) {
@@ -83,16 +79,7 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
     Q16Block& block = blocks[b];
     _mm256_store_si256(reinterpret_cast<__m256i*>(block.q), q0);
     _mm256_store_si256(reinterpret_cast<__m256i*>(block.q + 16), q1);
-    const int sum0 = sum_of(q0);
-    const int sum1 = sum_of(q1);
-    const int sum = sum0 + sum1;
-    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : __builtin_nanf("");
-    block.scaled_sum = block.scale * static_cast<float>(sum);
-    block.sum_x8 = -8 * sum;
-    block.sum_x128 = -128 * sum;
-    block.sum_x32[0] = -32 * sum0;
-    block.sum_x32[1] = -32 * sum1;
-    block.unused[0] = block.unused[1] = 0;
+    finish_q16(block, max, finite, sum_of(q0), sum_of(q1));
   }
 }
 

@@ -2,14 +2,11 @@
 #include <immintrin.h>
 
 #include "kernels/panel_layout.h"
+#include "kernels/q16_finish.h"
 #include "kernels/round_avx512.h"
 
 namespace pagemill::avx512 {
 namespace {
-
-// A block whose maximum is below is zero: 32767 / max would overflow.
-constexpr float kTiny = 1e-30f;
-constexpr float kMaxFinite = 3.4028234e38f;
 
 // 16 values as int16, of each 4 the elements 0, 2, 1, 3.
 inline void store_q(std::int16_t* out, __m512i values) {
@@ -47,25 +44,15 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
     const __m512 x0 = _mm512_loadu_ps(x + b * kQuantBlock);
     const __m512 x1 = _mm512_loadu_ps(x + b * kQuantBlock + 16);
     const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
-    const bool finite = max <= kMaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
+    const bool finite = max <= kQ16MaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
     Q16Block& block = blocks[b];
-    const float inverse = finite && max >= kTiny ? 32767.0f / max : 0.0f;
     const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
-    const __m512 factor = _mm512_set1_ps(inverse);
+    const __m512 factor = _mm512_set1_ps(q16_factor(max, finite));
     const __m512i q0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x0, factor));
     const __m512i q1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x1, factor));
     store_q(block.q, q0);
     store_q(block.q + 16, q1);
-    const int sum0 = _mm512_reduce_add_epi32(q0);
-    const int sum1 = _mm512_reduce_add_epi32(q1);
-    const int sum = sum0 + sum1;
-    block.scale = finite ? (max >= kTiny ? max / 32767.0f : 0.0f) : __builtin_nanf("");
-    block.scaled_sum = block.scale * static_cast<float>(sum);
-    block.sum_x8 = -8 * sum;
-    block.sum_x128 = -128 * sum;
-    block.sum_x32[0] = -32 * sum0;
-    block.sum_x32[1] = -32 * sum1;
-    block.unused[0] = block.unused[1] = 0;
+    finish_q16(block, max, finite, _mm512_reduce_add_epi32(q0), _mm512_reduce_add_epi32(q1));
   }
 }
 

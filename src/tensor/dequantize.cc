@@ -65,37 +65,35 @@ ScaleMin k_scale_min(const std::byte* packed, int j) {
   return {(low & 15) | (u8(packed + j - 4) >> 6 << 4), (low >> 4) | (u8(packed + j) >> 6 << 4)};
 }
 
-// Sub-block j (32 elements) takes the low (j even) or high nibbles of bytes [j/2*32, +32).
-void q4_k_block(const std::byte* src, float* out) {
+// Scales and mins of a Q4_K or Q5_K block; `quant(j, i)` is element i of sub-block j (32 elements).
+template <typename Quant>
+void k_block(const std::byte* src, float* out, const Quant& quant) {
   const float d = f16(src);
   const float dmin = f16(src + 2);
   for (int j = 0; j < 8; ++j) {
     const ScaleMin s = k_scale_min(src + 4, j);
     const float scale = d * static_cast<float>(s.scale);
     const float min = dmin * static_cast<float>(s.min);
-    const std::byte* const nibbles = src + 16 + j / 2 * 32;
     for (int i = 0; i < 32; ++i) {
-      const int q = u8(nibbles + i) >> (j % 2 * 4) & 15;
-      out[j * 32 + i] = scale * static_cast<float>(q) - min;
+      out[j * 32 + i] = scale * static_cast<float>(quant(j, i)) - min;
     }
   }
 }
 
+// Sub-block j takes the low (j even) or high nibbles of bytes [j/2*32, +32).
+int k_nibble(const std::byte* nibbles, int j, int i) {
+  return u8(nibbles + j / 2 * 32 + i) >> (j % 2 * 4) & 15;
+}
+
+void q4_k_block(const std::byte* src, float* out) {
+  k_block(src, out, [nibbles = src + 16](int j, int i) { return k_nibble(nibbles, j, i); });
+}
+
 // As Q4_K; bit j of high byte i is the fifth bit of element i of sub-block j.
 void q5_k_block(const std::byte* src, float* out) {
-  const float d = f16(src);
-  const float dmin = f16(src + 2);
-  for (int j = 0; j < 8; ++j) {
-    const ScaleMin s = k_scale_min(src + 4, j);
-    const float scale = d * static_cast<float>(s.scale);
-    const float min = dmin * static_cast<float>(s.min);
-    const std::byte* const high = src + 16;
-    const std::byte* const nibbles = src + 48 + j / 2 * 32;
-    for (int i = 0; i < 32; ++i) {
-      const int q = (u8(nibbles + i) >> (j % 2 * 4) & 15) | (u8(high + i) >> j & 1) << 4;
-      out[j * 32 + i] = scale * static_cast<float>(q) - min;
-    }
-  }
+  k_block(src, out, [high = src + 16, nibbles = src + 48](int j, int i) {
+    return k_nibble(nibbles, j, i) | (u8(high + i) >> j & 1) << 4;
+  });
 }
 
 // Two halves of 128 elements, each four groups of 32: groups 0 and 1 take the low nibbles of 64
