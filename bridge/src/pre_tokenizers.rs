@@ -1,6 +1,7 @@
 //! How a byte-level BPE cuts text into words before merging, by GGUF's name for it
 //! (`tokenizer.ggml.pre`). Each definition is the `pre_tokenizer` of the named family's own
 //! tokenizer.json: regular expressions that split one after the other, then the byte alphabet.
+//! docs/tokenizers.md says which were compared with what.
 
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -31,7 +32,7 @@ const KNOWN: &[PreTokenizer] = &[
         names: &[
             "gpt-2", "phi-2", "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de",
             "jina-v2-code", "roberta-bpe", "mpt", "olmo", "jais", "trillion", "granite-docling",
-            "gigachat", "a.x-4.0", "mellum", "modern-bert",
+            "gigachat", "a.x-4.0", "mellum", "modern-bert", "exaone4",
         ],
         splits: &[GPT2],
         ignore_merges: false,
@@ -40,13 +41,16 @@ const KNOWN: &[PreTokenizer] = &[
     PreTokenizer {
         names: &[
             "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b",
+            "mellum2",
         ],
         splits: &[r"\p{N}", GPT2],
         ignore_merges: false,
         add_bos: false,
     },
     PreTokenizer {
-        names: &["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral"],
+        names: &[
+            "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+        ],
         splits: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
@@ -58,14 +62,17 @@ const KNOWN: &[PreTokenizer] = &[
         add_bos: false,
     },
     PreTokenizer {
-        names: &["qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez", "solar-open"],
+        names: &[
+            "qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez", "solar-open", "kormo",
+            "f2llmv2", "grok-2",
+        ],
         splits: &[QWEN2],
         ignore_merges: false,
         add_bos: false,
     },
     PreTokenizer { names: &["tekken"], splits: &[TEKKEN], ignore_merges: true, add_bos: true },
     PreTokenizer {
-        names: &["gpt-4o", "llama4"],
+        names: &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
         splits: &[GPT4O],
         ignore_merges: false,
         add_bos: false,
@@ -77,7 +84,7 @@ const KNOWN: &[PreTokenizer] = &[
         add_bos: false,
     },
     PreTokenizer {
-        names: &["deepseek-v3", "hunyuan-dense"],
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
         splits: &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3],
         ignore_merges: false,
         add_bos: false,

@@ -1,5 +1,5 @@
 // pagemill bench throughput|latency|serve MODEL: measures the engine in this process, without
-// sockets.
+// sockets; `serve --base-url` measures a server over HTTP.
 //
 //   throughput  the mixed workload, all requests at once
 //   latency     one sequence alone: prefill of 512 tokens, decoding, time to first token
@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "cli/bench_http.h"
 #include "cli/bench_workload.h"
 #include "cli/commands.h"
 #include "engine/local_engine.h"
@@ -25,7 +26,9 @@ struct BenchOptions {
   EngineOptions engine;
   std::string workload_file;
   std::int32_t num_prompts = 128, repeats = 3;
-  double mean_input = 160, mean_output = 200, rate = 1;
+  std::int32_t max_concurrency = 0, vocab_size = 32000;  // over HTTP
+  std::string base_url, served_model, api_key;           // likewise
+  double mean_input = 160, mean_output = 200, rate = 1, timeout_s = 600;
   std::uint64_t workload_seed = 20261122;
   bool sampling = false;
 };
@@ -70,21 +73,86 @@ json latency_fields(const RunMeasure& measure) {
   return fields;
 }
 
+void print(const json& line) {
+  fmt::print("{}\n", line.dump(-1, ' ', false, json::error_handler_t::replace));
+  std::fflush(stdout);
+}
+
 void print(json line, const EngineClient& engine) {
   line["model"] = engine.model().path;
   line["dtype"] = engine.model().dtype;
   line["peak_memory_mib"] = peak_memory_mib();
-  fmt::print("{}\n", line.dump());
-  std::fflush(stdout);
+  print(line);
+}
+
+// A run of a workload, without what is known of the engine alone.
+json workload_fields(const BenchOptions& options,
+                     const char* name,
+                     double rate,
+                     std::size_t num_requests,
+                     const RunMeasure& measure) {
+  json line = latency_fields(measure);
+  line["bench"] = name;
+  line["sampling"] = options.sampling;
+  line["requests"] = num_requests;
+  line["requests_ok"] = static_cast<std::int64_t>(num_requests) - measure.num_failed;
+  line["requests_failed"] = measure.num_failed;
+  line["wall_s"] = measure.wall_s;
+  line["input_tokens"] = measure.input_tokens;
+  line["output_tokens"] = measure.output_tokens;
+  line["output_tokens_per_s"] = static_cast<double>(measure.output_tokens) / measure.wall_s;
+  line["total_tokens_per_s"] =
+      static_cast<double>(measure.input_tokens + measure.output_tokens) / measure.wall_s;
+  if (rate > 0) line["rate"] = rate;
+  return line;
+}
+
+// The same for people, beside the JSON that goes to stdout.
+void print_table(const json& line) {
+  const auto number = [&](const char* name) { return line.at(name).get<double>(); };
+  fmt::print(stderr,
+             "requests: {} ok, {} failed, in {:.1f} s\n"
+             "tokens:   {} in, {} out; {:.1f} out/s, {:.1f} in and out/s\n"
+             "{:<24}{:>10}{:>10}{:>10}\n",
+             line.at("requests_ok").get<std::int64_t>(),
+             line.at("requests_failed").get<std::int64_t>(),
+             number("wall_s"),
+             line.at("input_tokens").get<std::int64_t>(),
+             line.at("output_tokens").get<std::int64_t>(),
+             number("output_tokens_per_s"),
+             number("total_tokens_per_s"),
+             "milliseconds",
+             "p50",
+             "p90",
+             "p99");
+  for (const auto& [title, name] : {std::pair("time to first token", "ttft"),
+                                    std::pair("between tokens", "itl"),
+                                    std::pair("end to end", "e2e")}) {
+    fmt::print(stderr, "{:<24}", title);
+    for (int percent : {50, 90, 99}) {
+      fmt::print(stderr, "{:>10.1f}", number(fmt::format("{}_p{}_ms", name, percent).c_str()));
+    }
+    fmt::print(stderr, "\n");
+  }
+}
+
+// Fails where no request did well: its times would be those of nothing.
+Status check(const RunMeasure& measure) {
+  if (measure.num_failed == 0) return ok_status();
+  const std::string what =
+      fmt::format("{} requests failed, the first: {}", measure.num_failed, measure.first_failure);
+  if (measure.e2e_s.empty()) return io_error(what);
+  fmt::print(stderr, "pagemill: warning: {}\n", what);
+  return ok_status();
 }
 
 Result<std::vector<WorkloadItem>> workload_of(const BenchOptions& options,
-                                              const EngineClient& engine) {
+                                              std::int32_t vocab_size) {
   if (!options.workload_file.empty()) return read_workload(options.workload_file);
   return mixed_workload(options.num_prompts,
                         options.mean_input,
                         options.mean_output,
-                        engine.model().vocab_size,
+                        vocab_size,
                         options.workload_seed);
 }
 
@@ -100,28 +168,54 @@ Status measure_workload(const BenchOptions& options,
                         EngineClient& engine,
                         const char* name,
                         double rate) {
-  PM_ASSIGN(std::vector<WorkloadItem> items, workload_of(options, engine));
+  const std::int32_t vocab_size = engine.model().vocab_size;
+  PM_ASSIGN(std::vector<WorkloadItem> items, workload_of(options, vocab_size));
   for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
-    if (repeat > 0) shift_tokens(items, engine.model().vocab_size);
+    if (repeat > 0) shift_tokens(items, vocab_size);
     const EngineStats before = engine.stats();
-    PM_ASSIGN(const RunMeasure measure,
-              run_workload(engine, items, options.sampling ? costly_sampling() : greedy(), rate));
+    const RunMeasure measure =
+        run_workload(engine, items, options.sampling ? costly_sampling() : greedy(), rate);
     const EngineStats after = engine.stats();
-    json line = latency_fields(measure);
-    line["bench"] = name;
-    line["sampling"] = options.sampling;
-    line["requests"] = items.size();
-    line["wall_s"] = measure.wall_s;
-    line["input_tokens"] = measure.input_tokens;
-    line["output_tokens"] = measure.output_tokens;
-    line["output_tokens_per_s"] = static_cast<double>(measure.output_tokens) / measure.wall_s;
-    line["total_tokens_per_s"] =
-        static_cast<double>(measure.input_tokens + measure.output_tokens) / measure.wall_s;
+    PM_TRY(check(measure));
+    json line = workload_fields(options, name, rate, items.size(), measure);
     line["steps"] = after.steps - before.steps;
     line["step_seconds"] = after.step_seconds - before.step_seconds;
     line["preemptions"] = after.num_preemptions - before.num_preemptions;
-    if (rate > 0) line["rate"] = rate;
+    line["put_off"] = measure.num_put_off;
+    if (rate > 0) print_table(line);
     print(std::move(line), engine);
+  }
+  return ok_status();
+}
+
+Result<HttpBenchOptions> http_options(const BenchOptions& options) {
+  HttpBenchOptions http;
+  PM_ASSIGN(http.url, parse_http_url(options.base_url));
+  if (http.url.path.ends_with("/v1")) http.url.path.resize(http.url.path.size() - 3);
+  if (options.served_model.empty()) {
+    return invalid_argument("--base-url needs --model: the name that the server knows it by");
+  }
+  http.model = options.served_model;
+  http.api_key = options.api_key;
+  http.rate = options.rate;
+  http.max_concurrency = options.max_concurrency;
+  http.timeout_s = options.timeout_s;
+  return http;
+}
+
+Status measure_http(const BenchOptions& options) {
+  PM_ASSIGN(const HttpBenchOptions http, http_options(options));
+  PM_ASSIGN(std::vector<WorkloadItem> items, workload_of(options, options.vocab_size));
+  for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
+    if (repeat > 0) shift_tokens(items, options.vocab_size);
+    const RunMeasure measure =
+        run_http_workload(http, items, options.sampling ? costly_sampling() : greedy());
+    PM_TRY(check(measure));
+    json line = workload_fields(options, "serve", http.rate, items.size(), measure);
+    line["base_url"] = options.base_url;
+    line["model"] = http.model;
+    print_table(line);
+    print(line);
   }
   return ok_status();
 }
@@ -138,7 +232,9 @@ Result<RunMeasure> run_alone(EngineClient& engine,
     items[0].prompt_token_ids[i] = static_cast<TokenId>(
         (seed * 7919 + static_cast<std::uint64_t>(i) * 104729) % engine.model().vocab_size);
   }
-  return run_workload(engine, items, greedy());
+  RunMeasure measure = run_workload(engine, items, greedy());
+  PM_TRY(check(measure));
+  return measure;
 }
 
 Status measure_latency(const BenchOptions& options, EngineClient& engine) {
@@ -162,6 +258,11 @@ Status measure_latency(const BenchOptions& options, EngineClient& engine) {
 using Measure = Status (*)(const BenchOptions&, EngineClient&);
 
 int bench(BenchOptions& options, Measure measure) {
+  if (!options.base_url.empty()) {
+    const Status status = measure_http(options);
+    return status.ok() ? 0 : fail(status.error());
+  }
+  if (options.engine.model.empty()) return fail(invalid_argument("MODEL or --base-url is needed"));
   const double begin = monotonic_seconds();
   if (const Status status = resolve_model(options.engine); !status.ok())
     return fail(status.error());
@@ -170,6 +271,43 @@ int bench(BenchOptions& options, Measure measure) {
   print({{"bench", "start"}, {"load_ms", 1e3 * (monotonic_seconds() - begin)}}, **engine);
   const Status status = measure(options, **engine);
   return status.ok() ? 0 : fail(status.error());
+}
+
+// `serve` can do without MODEL: a server has it already.
+void add_serve_options(CLI::App& command, BenchOptions& options) {
+  command.get_option("MODEL")->required(false);
+  command.add_option("--rate,--request-rate", options.rate, "Requests a second; 0: all at once")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  constexpr const char* kGroup = "Over HTTP";
+  CLI::Option* url = command
+                         .add_option("--base-url",
+                                     options.base_url,
+                                     "Measure the OpenAI-compatible server there instead, e.g. "
+                                     "http://127.0.0.1:8000")
+                         ->group(kGroup)
+                         ->excludes("MODEL");
+  command.add_option("--model", options.served_model, "The name that the server knows it by")
+      ->group(kGroup)
+      ->needs(url);
+  command.add_option("--api-key", options.api_key, "Sent as 'Authorization: Bearer KEY'")
+      ->group(kGroup)
+      ->needs(url);
+  command
+      .add_option("--max-concurrency", options.max_concurrency, "Most requests under way at once")
+      ->check(CLI::PositiveNumber)
+      ->group(kGroup)
+      ->needs(url);
+  command
+      .add_option("--vocab-size", options.vocab_size, "The prompts' random tokens are below this")
+      ->check(CLI::PositiveNumber)
+      ->group(kGroup)
+      ->capture_default_str();
+  command
+      .add_option("--timeout", options.timeout_s, "Seconds without a byte until a request failed")
+      ->check(CLI::PositiveNumber)
+      ->group(kGroup)
+      ->capture_default_str();
 }
 
 void add_measure(
@@ -186,7 +324,7 @@ void add_measure(
       ->capture_default_str();
   command->add_option("--output-len", options->mean_output, "Mean output tokens")
       ->capture_default_str();
-  command->add_option("--rate", options->rate, "serve: requests a second")->capture_default_str();
+  if (std::string_view(name) == "serve") add_serve_options(*command, *options);
   command->add_option("--workload-seed", options->workload_seed, "Seed of the mixed workload")
       ->capture_default_str();
   command->add_flag("--sampling",

@@ -32,6 +32,7 @@ class Random {
   double normal() {  // Box and Muller
     return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
   }
+  std::uint64_t state() const { return state_; }
 
  private:
   std::uint64_t state_;
@@ -66,7 +67,7 @@ class Recorder {
  public:
   explicit Recorder(std::size_t count) : last_(count), begin_(count), remaining_(count) {}
 
-  void submitted(std::size_t index) { begin_[index] = last_[index] = monotonic_seconds(); }
+  void arrived(std::size_t index) { begin_[index] = last_[index] = monotonic_seconds(); }
 
   void take(std::size_t index, const RequestDelta& delta) {
     // The engine's clock, not this thread's: it may be woken late, for several steps at once.
@@ -81,38 +82,70 @@ class Recorder {
       last_[index] = now;
     }
     if (!delta.finished) return;
-    if (delta.error) error_ = delta.error;
-    measure_.e2e_s.push_back(now - begin_[index]);
-    measure_.input_tokens += delta.usage.prompt_tokens;
-    measure_.output_tokens += delta.usage.completion_tokens;
-    finished();
+    if (delta.error && delta.error->code == ErrorCode::kResourceExhausted) {
+      put_off_.push_back(index);
+      changed_.notify_all();
+      return;
+    }
+    if (!delta.error) {
+      measure_.e2e_s.push_back(now - begin_[index]);
+      measure_.input_tokens += delta.usage.prompt_tokens;
+      measure_.output_tokens += delta.usage.completion_tokens;
+    }
+    end(delta.error ? &*delta.error : nullptr);
   }
 
   void failed(const Error& error) {
     const std::lock_guard lock(mutex_);
-    error_ = error;
-    finished();
+    end(&error);
   }
 
-  Result<RunMeasure> wait(double begin) {
+  // Returns when a request has ended since `seen` had, or after a while: others may hold the queue.
+  void wait_for_room(std::size_t seen) {
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return remaining_ == 0; });
-    if (error_) return *error_;
+    ++measure_.num_put_off;
+    changed_.wait_for(lock, kRetry, [&] { return remaining_ != seen; });
+  }
+  std::size_t remaining() {
+    const std::lock_guard lock(mutex_);
+    return remaining_;
+  }
+
+  // A request that was refused after it was accepted; none once all have ended.
+  std::optional<std::size_t> next_put_off() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return remaining_ == 0 || !put_off_.empty(); });
+    if (put_off_.empty()) return std::nullopt;
+    const std::size_t index = put_off_.back();
+    put_off_.pop_back();
+    ++measure_.num_put_off;
+    return index;
+  }
+
+  RunMeasure result(double begin) {
+    const std::lock_guard lock(mutex_);
     measure_.wall_s = monotonic_seconds() - begin;
     return std::move(measure_);
   }
 
  private:
-  void finished() {
-    if (--remaining_ == 0) done_.notify_all();
+  static constexpr auto kRetry = std::chrono::milliseconds(100);
+
+  void end(const Error* error) {
+    if (error != nullptr) {
+      ++measure_.num_failed;
+      if (measure_.first_failure.empty()) measure_.first_failure = error->message;
+    }
+    --remaining_;
+    changed_.notify_all();
   }
 
   std::mutex mutex_;
-  std::condition_variable done_;
+  std::condition_variable changed_;
   RunMeasure measure_;
   std::vector<double> last_, begin_;
+  std::vector<std::size_t> put_off_;
   std::size_t remaining_;
-  std::optional<Error> error_;
 };
 
 }  // namespace
@@ -153,30 +186,47 @@ Result<std::vector<WorkloadItem>> read_workload(const std::string& path) {
   return items;
 }
 
-Result<RunMeasure> run_workload(EngineClient& engine,
-                                const std::vector<WorkloadItem>& items,
-                                const SamplingParams& params,
-                                double rate) {
+PoissonArrivals::PoissonArrivals(double rate) : rate_(rate), next_(monotonic_seconds()) {}
+
+void PoissonArrivals::wait() {
+  if (rate_ <= 0) return;
+  Random random(state_);
+  next_ -= std::log(random.uniform()) / rate_;
+  state_ = random.state();
+  std::this_thread::sleep_for(std::chrono::duration<double>(next_ - monotonic_seconds()));
+}
+
+RunMeasure run_workload(EngineClient& engine,
+                        const std::vector<WorkloadItem>& items,
+                        const SamplingParams& params,
+                        double rate) {
   Recorder recorder(items.size());
-  Random random(1);
-  const double begin = monotonic_seconds();
-  double arrival = begin;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    if (rate > 0) {
-      arrival -= std::log(random.uniform()) / rate;
-      std::this_thread::sleep_for(std::chrono::duration<double>(arrival - monotonic_seconds()));
-    }
+  const auto submit = [&](std::size_t i) {
     Request request;
     request.prompt_token_ids = items[i].prompt_token_ids;
     request.params = params;
     request.params.max_tokens = items[i].output_len;
     request.params.ignore_eos = true;
-    recorder.submitted(i);
-    auto submitted = engine.submit(
-        std::move(request), [&recorder, i](const RequestDelta& delta) { recorder.take(i, delta); });
-    if (!submitted.ok()) recorder.failed(submitted.error());
+    for (;;) {
+      const std::size_t seen = recorder.remaining();
+      const auto submitted = engine.submit(
+          request, [&recorder, i](const RequestDelta& delta) { recorder.take(i, delta); });
+      if (submitted.ok()) return;
+      if (submitted.error().code != ErrorCode::kResourceExhausted) {
+        return recorder.failed(submitted.error());
+      }
+      recorder.wait_for_room(seen);
+    }
+  };
+  const double begin = monotonic_seconds();
+  PoissonArrivals arrivals(rate);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    arrivals.wait();
+    recorder.arrived(i);
+    submit(i);
   }
-  return recorder.wait(begin);
+  while (const auto put_off = recorder.next_put_off()) submit(*put_off);
+  return recorder.result(begin);
 }
 
 double quantile(std::vector<double> values, double q) {

@@ -32,14 +32,31 @@ struct RunMeasure {
   std::vector<double> ttft_s;  // [requests]: submit to first token
   std::vector<double> itl_s;   // between consecutive deltas of a request
   std::vector<double> e2e_s;   // [requests]
+  std::int64_t num_failed = 0;
+  std::string first_failure;
+  // Times that the engine's queue was full (--max-queued-requests) and a request was put off.
+  std::int64_t num_put_off = 0;
+};
+
+// Sleeps between requests that arrive by a Poisson process; not at all if `rate`, in requests/s, is
+// 0. The same arrivals in every run.
+class PoissonArrivals {
+ public:
+  explicit PoissonArrivals(double rate);
+  void wait();  // until the next arrival
+
+ private:
+  double rate_, next_;
+  std::uint64_t state_ = 1;
 };
 
 // Submits every item (at `rate` requests/s by a Poisson process, or all at once if 0) and waits for
-// all. EOS is ignored, so that every run does the same work.
-Result<RunMeasure> run_workload(EngineClient& engine,
-                                const std::vector<WorkloadItem>& items,
-                                const SamplingParams& params,
-                                double rate = 0);
+// all. A request that finds the queue full waits for another to end, and its time runs meanwhile.
+// EOS is ignored, so that every run does the same work.
+RunMeasure run_workload(EngineClient& engine,
+                        const std::vector<WorkloadItem>& items,
+                        const SamplingParams& params,
+                        double rate = 0);
 
 // The q-quantile (0..1) by linear interpolation; 0 of nothing. Sorts a copy.
 double quantile(std::vector<double> values, double q);

@@ -14,7 +14,7 @@
 namespace pagemill::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates see the keys' order
 
 struct ChatOptions {
   EngineOptions engine;

@@ -23,9 +23,10 @@ struct GenerateOptions {
 
 Result<std::vector<TokenId>> encode_prompt(const LLM& llm, const std::string& text, bool chat) {
   if (!chat) return llm.encode(text);
-  const nlohmann::json messages = nlohmann::json::array({{{"role", "user"}, {"content", text}}});
-  const nlohmann::json context = {{"messages", messages}, {"add_generation_prompt", true}};
-  return llm.encode_chat(context.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  using json = nlohmann::ordered_json;  // templates see the keys' order
+  const json messages = json::array({{{"role", "user"}, {"content", text}}});
+  const json context = {{"messages", messages}, {"add_generation_prompt", true}};
+  return llm.encode_chat(context.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 int generate_one(LLM& llm, const GenerateOptions& options) {

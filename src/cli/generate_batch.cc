@@ -15,7 +15,7 @@
 namespace pagemill::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates see the keys' order
 
 struct BatchItem {
   json id;

@@ -8,7 +8,7 @@
 namespace pagemill::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 // Each returns whether `value` is one.
 bool read(const json& value, bool* out) {

@@ -7,7 +7,7 @@
 namespace pagemill::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 TEST(SamplingJson, ReadsEveryKindOfField) {
   SamplingParams params;

@@ -16,7 +16,7 @@
 namespace pagemill {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates see the keys' order
 
 // One call's prompts on their way. Shared with the engine's callbacks, which may outlive a call
 // that threw.

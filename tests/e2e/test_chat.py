@@ -1,5 +1,6 @@
 """/v1/chat/completions through the openai package."""
 
+import httpx
 import pytest
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -123,3 +124,23 @@ def test_the_end_token_is_text_only_where_both_switches_ask_for_it(chat):
                  extra_body={"skip_special_tokens": False, "include_stop_str_in_output": True}).choices[0]
     assert hidden.finish_reason == shown.finish_reason == "stop"
     assert shown.message.content == hidden.message.content + "<|im_end|>"
+
+
+def test_tojson_keeps_the_order_of_keys(start_server, tmp_path):
+    """The text is what Transformers' apply_chat_template makes of the same messages, tools and variables."""
+    template = tmp_path / "tojson.jinja"
+    template.write_text("{{ messages | tojson }}|{{ tools | tojson }}|{{ settings | tojson }}")
+    server = start_server("--chat-template", str(template))
+    parameters = {"type": "object", "required": ["z", "a"], "properties": {"z": {"type": "string"}, "a": {}}}
+    body = {"messages": [{"role": "user", "content": "Hi", "zeta": 1, "alpha": 2}],
+            "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": parameters}}],
+            "chat_template_kwargs": {"settings": {"z": 1, "a": {"y": 1.0, "b": [1e5, 2**64 - 1, -3, 2.5e-7, 1e22]},
+                                                  "\u00e9": "\u00fc\u0001\"/", "n": None, "t": True}}}
+    ids = httpx.post(f"{server.url}/tokenize", json=body).raise_for_status().json()["tokens"]
+    text = httpx.post(f"{server.url}/detokenize", json={"tokens": ids}).raise_for_status().json()["prompt"]
+    assert text == (
+        '[{"role": "user", "content": "Hi", "zeta": 1, "alpha": 2}]|'
+        '[{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", '
+        '"required": ["z", "a"], "properties": {"z": {"type": "string"}, "a": {}}}}}]|'
+        '{"z": 1, "a": {"y": 1.0, "b": [100000.0, 18446744073709551615, -3, 2.5e-07, 1e+22]}, '
+        '"\u00e9": "\u00fc\\u0001\\"/", "n": null, "t": true}')

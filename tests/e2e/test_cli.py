@@ -30,6 +30,38 @@ def test_help_of_each_bench(name):
     assert pagemill("bench", name, "--help").returncode == 0
 
 
+def test_bench_serve_over_http(server, model):
+    before = server.metrics()["request_success_total"]
+    done = pagemill("bench", "serve", "--base-url", server.url, "--model", model, "--num-prompts", 8, "--input-len", 20,
+                    "--output-len", 12, "--request-rate", 20, "--max-concurrency", 4, "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert (line["requests_ok"], line["requests_failed"]) == (8, 0)
+    assert abs(line["input_tokens"] - 160) <= 16 and abs(line["output_tokens"] - 96) <= 16
+    for name in ("ttft", "itl", "e2e"):
+        assert 0 < line[f"{name}_p50_ms"] <= line[f"{name}_p90_ms"] <= line[f"{name}_p99_ms"]
+    assert line["ttft_p99_ms"] < line["e2e_p99_ms"]
+    assert "requests: 8 ok, 0 failed" in done.stderr and "between tokens" in done.stderr
+    assert server.metrics()["request_success_total"] - before == 8
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--model", "no-such-model"], "no-such-model"),
+    ([], "--model"),
+])
+def test_bench_serve_says_what_a_server_refuses(server, options, message):
+    done = pagemill("bench", "serve", "--base-url", server.url, "--num-prompts", 2, "--rate", 0, *options)
+    assert done.returncode != 0 and message in done.stderr and not done.stdout
+
+
+def test_bench_serve_waits_where_the_queue_is_full(demo_path):
+    done = pagemill("bench", "serve", "demo", "--num-prompts", 6, "--input-len", 8, "--output-len", 4, "--rate", 0,
+                    "--repeats", 1, "--max-queued-requests", 1, "--max-num-seqs", 1)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert (line["requests_ok"], line["requests_failed"]) == (6, 0) and line["put_off"] > 0
+
+
 def test_version():
     done = pagemill("--version")
     assert done.returncode == 0 and done.stdout.strip()
@@ -80,6 +112,21 @@ def test_chat_answers_lines_of_standard_input(demo_path):
     assert "Paris" in done.stdout
 
 
+def test_generate_keeps_the_order_of_keys_in_tojson(demo_path, tmp_path):
+    template, source, target = tmp_path / "t.jinja", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    template.write_text("""{%- set text = messages | tojson -%}
+        {%- if text != '[{"role": "user", "content": "Hi"}]' -%}{{ raise_exception("got " ~ text) }}{%- endif -%}
+        {{ text }}""")
+    chat = ["--chat", "--chat-template", template, "--max-tokens", 2]
+    done = pagemill("generate", "demo", "-p", "Hi", *chat)
+    assert done.returncode == 0, done.stderr
+    assert 'got [{"role": "user", "content": "Ho"}]' in pagemill("generate", "demo", "-p", "Ho", *chat).stderr
+    source.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n{"prompt": "Hi"}\n')
+    done = pagemill("generate", "demo", "--prompts", source, "--output", target, *chat)
+    assert done.returncode == 0, done.stderr
+    assert all(json.loads(row)["outputs"][0]["text"] for row in target.read_text().splitlines())
+
+
 def test_inspect(demo_path):
     done = pagemill("inspect", "demo", "--tensors")
     assert done.returncode == 0, done.stderr
@@ -115,8 +162,9 @@ def test_a_bad_instruction_set_is_refused(demo_path):
 def test_every_instruction_set_says_the_same_words(demo_path, isa):
     import os
 
-    needs = {"scalar": set(), "avx2": {"avx2"}, "avx512": {"avx512_vnni"},
-             "avx512_bf16": {"avx512_vnni", "avx512_bf16"}}[isa]
+    avx2 = {"avx2", "fma"}
+    avx512 = avx2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
+    needs = {"scalar": set(), "avx2": avx2, "avx512": avx512, "avx512_bf16": avx512 | {"avx512_bf16"}}[isa]
     if not needs <= set(open("/proc/cpuinfo").read().split()):
         pytest.skip(f"this machine has no {isa}")
     done = pagemill("generate", "demo", "-p", "The capital of France is", "--max-tokens", 3, "--temperature", 0,
