@@ -22,8 +22,7 @@ inline Vec fma_pairs(Vec acc, const Pairs& pairs, const float* by) {
   return fma(pairs.second, splat(by[1]), fma(pairs.first, splat(by[0]), acc));
 }
 
-// Keys and values are widened, once for all rows of a tile; queries and weights are rounded to
-// bf16, as kAvx512Bf16's are, and kept in f32.
+// Keys and values are widened, once for all rows of a tile; queries and weights stay f32.
 struct Bf16 {
   static constexpr int kPack = 2;
   static constexpr int kScoreRows = 8;
@@ -34,7 +33,7 @@ struct Bf16 {
   using KStep = Pairs;
   using VStep = Pairs;
 
-  static void store_elems(Elem* p, Vec a) { _mm512_storeu_ps(p, round_bf16(a.v)); }
+  static void store_elems(Elem* p, Vec a) { store(p, a); }
   static KStep load_k(const std::byte* p) { return widen(_mm512_loadu_si512(p)); }
   static Vec dot(Vec acc, const KStep& k, const Elem* q) { return fma_pairs(acc, k, q); }
   static VStep load_v(const std::byte* p) { return load_k(p); }

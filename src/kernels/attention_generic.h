@@ -19,6 +19,7 @@ namespace pagemill {
 namespace {
 
 constexpr float kNoScore = -__builtin_inff();
+constexpr float kShiftSlack = 10.0f;  // exp(10) = 22026: far from overflow even as a sum of 2^31
 constexpr int kChunkTiles = kChunkTokens / kTileTokens;
 constexpr int kAheadTiles = 4;
 constexpr int kStepBytes = 64;  // one K step, or one V step of 16 elements, of either format
@@ -183,24 +184,29 @@ struct Attender {
       store(s + token, x);
       top = vec_max(top, x);
     }
-    const float old_max = to.max[row];
+    // The shift need not be the maximum, only near enough that nothing overflows: keeping the old
+    // one saves the rescaling, and the exponentials need not wait for the maximum.
+    const float old_shift = to.max[row];
     const float chunk_max = max_lanes(top);
-    const float new_max = old_max > chunk_max ? old_max : chunk_max;
-    const Vec shift = splat(new_max);
+    float new_shift = old_shift;
     Vec sum = load(sums + row * kLanes);
-    if (old_max != kNoScore && old_max != new_max) {
-      const Vec rescale = vec_exp(splat(old_max) - shift);
-      sum = sum * rescale;
-      float* o = out_row(row);
-      for (int i = 0; i < to.out_stride; i += kLanes) store(o + i, load(o + i) * rescale);
+    if (!(chunk_max <= old_shift + kShiftSlack)) {
+      new_shift = chunk_max;
+      if (old_shift != kNoScore) {
+        const Vec rescale = vec_exp(splat(old_shift - new_shift));
+        sum = sum * rescale;
+        float* o = out_row(row);
+        for (int i = 0; i < to.out_stride; i += kLanes) store(o + i, load(o + i) * rescale);
+      }
     }
+    const Vec shift = splat(new_shift);
     for (int token = begin; token < end_token; token += kTileTokens) {
       const Vec p = vec_exp(load(s + token) - shift);
       sum = sum + p;
       Kv::store_elems(w + token, p);
     }
     store(sums + row * kLanes, sum);
-    to.max[row] = new_max;
+    to.max[row] = new_shift;
   }
 
   // ---- Weighted values: R rows by D vectors of the head's elements, over whole V steps.

@@ -14,7 +14,7 @@ inline constexpr int kTileTokens = 16;   // of the cache layout: one token a lan
 inline constexpr int kMaxTileRows = 64;  // (query token, head) pairs of one task
 inline constexpr int kMaxHeadSize = 256;
 // The softmax rescales its sums at the multiples of this position, whatever the chunking.
-inline constexpr int kChunkTokens = 128;
+inline constexpr int kChunkTokens = 256;
 
 // One KV head of one sequence, and the (query token, head) rows that read it together.
 struct AttentionTask {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "base/check.h"
@@ -25,6 +26,9 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
     case ActivationFormat::kBF16:
       bytes = (cols + cols % 2) * 4;
       break;
+    case ActivationFormat::kFixed16:
+      bytes = fixed_blocks(cols) * (kFixedBlock * 2 + 4);
+      break;
     case ActivationFormat::kQ16:
       bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q16Block));
       break;
@@ -46,8 +50,14 @@ MatmulFn matmul_fn(Isa isa, DType dtype) {
   return nullptr;
 }
 
+// What the panels of a matrix of `dtype` hold.
+DType panel_dtype(Isa isa, DType dtype) {
+  return dtype == DType::kBF16 && isa == Isa::kAvx512 ? DType::kFixed16 : dtype;
+}
+
 ActivationFormat activation_format_of(Isa isa, DType dtype) {
   if (dtype == DType::kBF16) return ActivationFormat::kBF16;
+  if (dtype == DType::kFixed16) return ActivationFormat::kFixed16;
   const bool integer = is_quantized(dtype) && isa != Isa::kScalar;
   return integer ? ActivationFormat::kQ16 : ActivationFormat::kF32;
 }
@@ -62,8 +72,9 @@ struct ActivationBuffer::Impl {
 
 ActivationBuffer::ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols) {
   PM_CHECK(max_rows >= 1 && max_cols >= 1, "{} rows of {}", max_rows, max_cols);
-  const std::size_t stride = std::max(activation_stride(ActivationFormat::kF32, max_cols),
-                                      activation_stride(ActivationFormat::kQ16, max_cols));
+  const std::size_t stride = std::max({activation_stride(ActivationFormat::kF32, max_cols),
+                                       activation_stride(ActivationFormat::kFixed16, max_cols),
+                                       activation_stride(ActivationFormat::kQ16, max_cols)});
   impl_ = std::make_unique<Impl>(
       Impl{max_rows, max_cols, AlignedBuffer(static_cast<std::size_t>(max_rows) * stride)});
 }
@@ -75,6 +86,7 @@ struct PackedMatrix::Impl {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   DType dtype = DType::kF32;
+  DType panel_dtype = DType::kF32;  // what `panels` holds: `dtype`, or what stands for it
   ActivationFormat activation = ActivationFormat::kF32;
   MatmulFn run = nullptr;
   std::size_t panel_bytes = 0;
@@ -142,23 +154,34 @@ std::int64_t source_row(std::int64_t row, std::int64_t rows, RowOrder order) {
   return head * head_size + i * 2 + half;
 }
 
-// Converts weight rows to the type they are stored as, a panel at a time.
+// Converts weight rows to the type that the panels hold, a panel at a time.
 class RowConverter {
  public:
-  RowConverter(DType from, DType to, std::int64_t cols)
-      : from_(from), to_(to), cols_(cols), row_(static_cast<std::size_t>(cols)) {
-    converted_.resize(dtype_bytes(to, cols) * kPanelCols);
+  RowConverter(DType from, DType to, std::int64_t cols) : from_(from), to_(to), cols_(cols) {
+    if (!needed()) return;
+    row_.resize(static_cast<std::size_t>(cols));
+    const std::int64_t block = dtype_info(to).block_elements;
+    row_bytes_ = dtype_bytes(to, ceil_div(cols, block) * block);
+    converted_.resize(row_bytes_ * kPanelCols);
   }
+  bool needed() const { return from_ != to_; }
+
   const std::byte* convert(const std::byte* src, std::int64_t column) {
-    std::byte* const out =
-        converted_.data() + static_cast<std::size_t>(column) * dtype_bytes(to_, cols_);
-    if (to_ == DType::kF32) {
-      dequantize_row(from_, src, cols_, reinterpret_cast<float*>(out));
-      return out;
-    }
+    std::byte* const out = converted_.data() + static_cast<std::size_t>(column) * row_bytes_;
     dequantize_row(from_, src, cols_, row_.data());
-    auto* const bf16 = reinterpret_cast<std::uint16_t*>(out);
-    for (std::int64_t k = 0; k < cols_; ++k) bf16[k] = float_to_bf16(row_[k]);
+    switch (to_) {
+      case DType::kFixed16:
+        avx512::quantize_fixed16_weights(row_.data(), cols_, out);
+        break;
+      case DType::kBF16:
+        for (std::int64_t k = 0; k < cols_; ++k) {
+          reinterpret_cast<std::uint16_t*>(out)[k] =
+              float_to_bf16(row_[static_cast<std::size_t>(k)]);
+        }
+        break;
+      default:
+        std::memcpy(out, row_.data(), row_bytes_);
+    }
     return out;
   }
 
@@ -166,6 +189,7 @@ class RowConverter {
   DType from_;
   DType to_;
   std::int64_t cols_;
+  std::size_t row_bytes_ = 0;
   std::vector<float> row_;
   std::vector<std::byte> converted_;
 };
@@ -173,9 +197,7 @@ class RowConverter {
 void pack_panels(
     const TensorView& weight, PackedMatrix::Impl& matrix, RowOrder order, int begin, int end) {
   const std::size_t row_bytes = dtype_bytes(weight.dtype, matrix.cols);
-  const bool converts = weight.dtype != matrix.dtype;
-  RowConverter converter(
-      weight.dtype, converts ? matrix.dtype : DType::kF32, converts ? matrix.cols : 0);
+  RowConverter converter(weight.dtype, matrix.panel_dtype, matrix.cols);
   for (int panel = begin; panel < end; ++panel) {
     std::array<const std::byte*, kPanelCols> rows{};
     for (std::int64_t c = 0; c < kPanelCols; ++c) {
@@ -183,9 +205,9 @@ void pack_panels(
       if (row >= matrix.rows) break;
       const std::int64_t source = source_row(row, matrix.rows, order);
       rows[c] = weight.data + static_cast<std::size_t>(source) * row_bytes;
-      if (converts) rows[c] = converter.convert(rows[c], c);
+      if (converter.needed()) rows[c] = converter.convert(rows[c], c);
     }
-    pack_panel(matrix.dtype,
+    pack_panel(matrix.panel_dtype,
                rows,
                matrix.cols,
                matrix.panels.data() + static_cast<std::size_t>(panel) * matrix.panel_bytes);
@@ -201,10 +223,11 @@ Result<PackedMatrix> pack_matrix(
   PM_ASSIGN(matrix->dtype, stored_dtype(weight.dtype, compute));
   matrix->rows = weight.shape[0];
   matrix->cols = weight.shape[1];
-  matrix->activation = activation_format_of(isa, matrix->dtype);
-  matrix->run = matmul_fn(isa, matrix->dtype);
+  matrix->panel_dtype = panel_dtype(isa, matrix->dtype);
+  matrix->activation = activation_format_of(isa, matrix->panel_dtype);
+  matrix->run = matmul_fn(isa, matrix->panel_dtype);
   PM_CHECK(matrix->run != nullptr && isa_supported(isa), "{}", to_string(isa));
-  matrix->panel_bytes = panel_bytes(matrix->dtype, matrix->cols);
+  matrix->panel_bytes = panel_bytes(matrix->panel_dtype, matrix->cols);
   const std::int64_t panels = matrix->num_panels();
   PM_ASSIGN(matrix->panels,
             AlignedBuffer::allocate(static_cast<std::size_t>(panels) * matrix->panel_bytes));
@@ -228,7 +251,7 @@ void unpack_row(const PackedMatrix& weight, std::int64_t row, float* out) {
   PM_CHECK(row >= 0 && row < matrix.rows, "row {} of {}", row, matrix.rows);
   const std::byte* const panel =
       matrix.panels.data() + static_cast<std::size_t>(row / kPanelCols) * matrix.panel_bytes;
-  unpack_column(matrix.dtype, panel, row % kPanelCols, matrix.cols, out);
+  unpack_column(matrix.panel_dtype, panel, row % kPanelCols, matrix.cols, out);
 }
 
 // ---- activations ----
@@ -255,9 +278,10 @@ void prepare_row(Isa isa,
       return;
     case ActivationFormat::kBF16:
       if (isa == Isa::kAvx512Bf16) return avx512::prepare_bf16_pairs(x, cols, out);
-      if (isa == Isa::kAvx512) return avx512::prepare_bf16(x, cols, out);
       if (isa == Isa::kAvx2) return avx2::prepare_bf16(x, cols, out);
       return scalar::prepare_bf16(x, cols, out);
+    case ActivationFormat::kFixed16:
+      return avx512::prepare_fixed16(x, cols, out);
     case ActivationFormat::kQ16:
       PM_CHECK(cols % kQuantBlock == 0, "{} cols", cols);
       if (isa >= Isa::kAvx512) return avx512::prepare_q16(x, cols, out);

@@ -1,6 +1,5 @@
-// F32, F16 and BF16 weights by f32 activations (for BF16 weights, rounded to bf16): one fused
-// multiply-add per element. 16-bit weights are widened in registers, once for all rows of a tile.
-// Cores whose VDPBF16PS is fast enough to beat that use avx512bf16's kernel (isa.h says which).
+// F32 and F16 weights by f32 activations: one fused multiply-add per element. F16 weights are
+// widened in registers, once for all rows of a tile.
 #include "kernels/matmul_tile_avx512.h"
 
 namespace pagemill::avx512 {
@@ -22,16 +21,6 @@ struct F16Line {
         _mm256_load_si256(reinterpret_cast<const __m256i*>(line + kIndex * kLine / 2)));
   }
 };
-struct Bf16Line {
-  static constexpr int kElements = 2;
-  template <int kIndex>
-  static __m512 load(const std::byte* line) {
-    if constexpr (kIndex == 0) return _mm512_castsi512_ps(_mm512_slli_epi32(load_line(line), 16));
-    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    return _mm512_castsi512_ps(_mm512_and_si512(load_line(line), high));
-  }
-};
-
 // Up to 24 sums in registers: 6 rows by 4 panels while memory feeds the kernel, 12 by 2 where the
 // rows are many and the panels come from L2 (half the bytes a product).
 template <typename Line>
@@ -89,8 +78,8 @@ MatmulFn matmul_fn(DType dtype) {
       return run_tiles<FloatKernel<F32Line>>;
     case DType::kF16:
       return run_tiles<FloatKernel<F16Line>>;
-    case DType::kBF16:
-      return run_tiles<FloatKernel<Bf16Line>>;
+    case DType::kFixed16:
+      return matmul_fixed16_fn();
     case DType::kQ8_0:
     case DType::kQ4_0:
     case DType::kQ4_1:

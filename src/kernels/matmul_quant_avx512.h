@@ -36,7 +36,10 @@ struct QuantOps {
     return _mm512_slli_epi16(a, kFrom < kTo ? kTo - kFrom : 0);
   }
   // sum += the products of the two int16 of each lane
-  static Int dot(Int sum, Int a, Int b) { return _mm512_dpwssd_epi32(sum, a, b); }
+  static Int dot(Int sum, Int a, Int b) {
+    add_dot_i16(sum, a, b);
+    return sum;
+  }
 
   static Float zero() { return _mm512_setzero_ps(); }
   static Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/int16_scale.h"
 #include "kernels/panel_layout.h"
 #include "kernels/panel_pack.h"
-#include "kernels/q16_finish.h"
 #include "tensor/float_convert.h"
 
 namespace pagemill::scalar {
@@ -150,8 +150,8 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
       has_nan |= std::isnan(xb[i]);
     }
     Q16Block& block = blocks[b];
-    const bool finite = max <= kQ16MaxFinite && !has_nan;
-    const float factor = q16_factor(max, finite);
+    const bool finite = max <= kInt16MaxFinite && !has_nan;
+    const float factor = int16_factor(max, finite, kQ16Max);
     std::int32_t sums[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {
       const float scaled = finite ? xb[i] * factor : 0.0f;

@@ -33,6 +33,13 @@ inline __m512 broadcast_f32(const void* p) {
   return _mm512_set1_ps(value);
 }
 
+// sum += the products of the two int16 of each lane. Not _mm512_dpwssd_epi32: gcc 12 then copies
+// every sum to the stack and back each time, since the built-in has another vector type than
+// __m512i.
+inline void add_dot_i16(__m512i& sum, __m512i a, __m512i b) {
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
 // Writes the sums of row `row`, panel `panel`, with bias and residual; columns past N are masked
 // off.
 inline void store_sums(const MatmulArgs& a, std::int64_t row, std::int64_t panel, __m512 sums) {

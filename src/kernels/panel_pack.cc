@@ -186,6 +186,20 @@ void pack_bf16(const Rows& rows, std::int64_t cols, std::byte* panel) {
   }
 }
 
+void pack_fixed16(const Rows& rows, std::int64_t cols, std::byte* panel) {
+  constexpr std::int64_t kBytes = kFixedBlock * 2 + 4;
+  for (std::int64_t c = 0; c < kPanelCols; ++c) {
+    for (std::int64_t b = 0; b < fixed_blocks(cols); ++b) {
+      const std::byte* const src = rows[c] != nullptr ? rows[c] + b * kBytes : nullptr;
+      std::byte* const unit = panel + b * kFixedUnitBytes;
+      store(unit + c * 4, src != nullptr ? load<float>(src + kFixedBlock * 2) : 0.0f);
+      for (int i = 0; i < kFixedBlock / 2; ++i) {
+        store(lane(unit + kLine, i, c), src != nullptr ? u32(src + i * 4) : 0u);
+      }
+    }
+  }
+}
+
 // ---- unpacking: kCount columns from `column` of one block, as f32 [32][kCount] ----
 
 struct QuantPlace {
@@ -309,6 +323,8 @@ std::size_t panel_bytes(DType dtype, std::int64_t cols) {
     case DType::kF16:
     case DType::kBF16:
       return static_cast<std::size_t>((cols + 1) / 2 * kPanelCols * 4);
+    case DType::kFixed16:
+      return static_cast<std::size_t>(fixed_blocks(cols) * kFixedUnitBytes);
     case DType::kQ8_0:
       return quantized_bytes<DType::kQ8_0>(cols);
     case DType::kQ4_0:
@@ -334,6 +350,8 @@ void pack_panel(DType dtype, const Rows& rows, std::int64_t cols, std::byte* pan
       return pack_f16(rows, cols, panel);
     case DType::kBF16:
       return pack_bf16(rows, cols, panel);
+    case DType::kFixed16:
+      return pack_fixed16(rows, cols, panel);
     case DType::kQ8_0:
       return pack_quantized<Q8_0, DType::kQ8_0>(rows, cols, panel);
     case DType::kQ4_0:
@@ -369,6 +387,13 @@ void unpack_column(
     for (std::int64_t k = 0; k < cols; ++k) {
       const std::byte* const pair = panel + (k / 2 * kPanelCols + column) * 4;
       out[k] = bf16_to_float(load<std::uint16_t>(pair + k % 2 * 2));
+    }
+  } else if (dtype == DType::kFixed16) {
+    for (std::int64_t k = 0; k < cols; ++k) {
+      const std::byte* const unit = panel + k / kFixedBlock * kFixedUnitBytes;
+      const std::byte* const pair = unit + kLine + (k % kFixedBlock / 2 * kPanelCols + column) * 4;
+      out[k] =
+          load<float>(unit + column * 4) * static_cast<float>(load<std::int16_t>(pair + k % 2 * 2));
     }
   } else {
     for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {

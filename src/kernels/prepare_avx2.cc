@@ -1,8 +1,8 @@
 // Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
 #include <immintrin.h>
 
+#include "kernels/int16_scale.h"
 #include "kernels/panel_layout.h"
-#include "kernels/q16_finish.h"
 
 namespace pagemill::avx2 {
 namespace {
@@ -68,8 +68,8 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
       unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(values[i], values[i], _CMP_UNORD_Q));
     }
     const float max = max_of(largest);
-    const bool finite = max <= kQ16MaxFinite && _mm256_movemask_ps(unordered) == 0;
-    const __m256 factor = _mm256_set1_ps(q16_factor(max, finite));
+    const bool finite = max <= kInt16MaxFinite && _mm256_movemask_ps(unordered) == 0;
+    const __m256 factor = _mm256_set1_ps(int16_factor(max, finite, kQ16Max));
     __m256i q0 = _mm256_setzero_si256();
     __m256i q1 = _mm256_setzero_si256();
     if (finite) {

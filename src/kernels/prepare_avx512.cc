@@ -1,8 +1,8 @@
 // Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
 #include <immintrin.h>
 
+#include "kernels/int16_scale.h"
 #include "kernels/panel_layout.h"
-#include "kernels/q16_finish.h"
 #include "kernels/round_avx512.h"
 
 namespace pagemill::avx512 {
@@ -15,17 +15,44 @@ inline void store_q(std::int16_t* out, __m512i values) {
   _mm256_store_si256(reinterpret_cast<__m256i*>(out), ordered);
 }
 
+// Writes the block's int16 and returns its scale; of a short block, `left` values are there.
+inline float quantize_block(const float* x, std::int64_t left, float max_q, std::byte* q) {
+  constexpr int kParts = kFixedBlock / 16;
+  __m512 values[kParts];
+  __m512 largest = _mm512_setzero_ps();
+  __mmask16 unordered = 0;
+  for (int i = 0; i < kParts; ++i, left -= 16) {
+    const unsigned lanes = left >= 16 ? 0xffffu : left > 0 ? (1u << left) - 1 : 0u;
+    values[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), x + i * 16);
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(values[i]));
+    unordered |= _mm512_cmp_ps_mask(values[i], values[i], _CMP_UNORD_Q);
+  }
+  const float max = _mm512_reduce_max_ps(largest);
+  const bool finite = max <= kInt16MaxFinite && unordered == 0;
+  const __m512 factor = _mm512_set1_ps(int16_factor(max, finite, max_q));
+  const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
+  for (int i = 0; i < kParts; ++i) {
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, values[i], factor));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i * 32), _mm512_cvtepi32_epi16(rounded));
+  }
+  return int16_scale(max, finite, max_q);
+}
+
 }  // namespace
 
-void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const rounded = reinterpret_cast<float*>(out);
-  std::int64_t k = 0;
-  for (; k + 16 <= cols; k += 16) _mm512_storeu_ps(rounded + k, round_bf16(_mm512_loadu_ps(x + k)));
-  const std::int64_t left = cols - k;
-  if (left == 0) return;
-  const auto mask = static_cast<__mmask16>((1u << left) - 1);
-  const auto padded = static_cast<__mmask16>((1u << (left + left % 2)) - 1);
-  _mm512_mask_storeu_ps(rounded + k, padded, round_bf16(_mm512_maskz_loadu_ps(mask, x + k)));
+void quantize_fixed16_weights(const float* x, std::int64_t cols, std::byte* out) {
+  for (std::int64_t at = 0; at < cols; at += kFixedBlock, out += kFixedBlock * 2 + 4) {
+    const float scale = quantize_block(x + at, cols - at, kFixedWeightMax, out);
+    __builtin_memcpy(out + kFixedBlock * 2, &scale, sizeof(scale));
+  }
+}
+
+void prepare_fixed16(const float* x, std::int64_t cols, std::byte* out) {
+  auto* const scales = reinterpret_cast<float*>(out + fixed_blocks(cols) * kFixedBlock * 2);
+  for (std::int64_t b = 0; b < fixed_blocks(cols); ++b) {
+    const std::int64_t at = b * kFixedBlock;
+    scales[b] = quantize_block(x + at, cols - at, kFixedActivationMax, out + at * 2);
+  }
 }
 
 void prepare_bf16_pairs(const float* x, std::int64_t cols, std::byte* out) {
@@ -44,10 +71,10 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
     const __m512 x0 = _mm512_loadu_ps(x + b * kQuantBlock);
     const __m512 x1 = _mm512_loadu_ps(x + b * kQuantBlock + 16);
     const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
-    const bool finite = max <= kQ16MaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
+    const bool finite = max <= kInt16MaxFinite && _mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q) == 0;
     Q16Block& block = blocks[b];
     const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
-    const __m512 factor = _mm512_set1_ps(q16_factor(max, finite));
+    const __m512 factor = _mm512_set1_ps(int16_factor(max, finite, kQ16Max));
     const __m512i q0 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x0, factor));
     const __m512i q1 = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, x1, factor));
     store_q(block.q, q0);

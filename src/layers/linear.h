@@ -44,10 +44,9 @@ class Activations {
   const ActivationBuffer& buffer(ActivationFormat format) const;
 
  private:
-  static constexpr std::size_t kNumFormats = 3;
   Isa isa_;
   std::int64_t max_rows_, max_cols_;
-  std::array<std::optional<ActivationBuffer>, kNumFormats> buffers_;
+  std::array<std::optional<ActivationBuffer>, kNumActivationFormats> buffers_;
 };
 
 // One weight of a group and where it comes from.

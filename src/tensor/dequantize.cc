@@ -116,6 +116,11 @@ void q6_k_block(const std::byte* src, float* out) {
   }
 }
 
+void fixed16_block(const std::byte* src, float* out) {
+  const auto d = load<float>(src + 128);
+  for (int i = 0; i < 64; ++i) out[i] = d * static_cast<float>(load<std::int16_t>(src + i * 2));
+}
+
 template <void (*Block)(const std::byte*, float*)>
 void convert_blocks(DType dtype, const std::byte* src, std::int64_t elements, float* out) {
   const DTypeInfo& info = dtype_info(dtype);
@@ -159,6 +164,8 @@ void dequantize_row(DType dtype, const std::byte* src, std::int64_t elements, fl
     case DType::kBool:
       for (std::int64_t i = 0; i < elements; ++i) out[i] = u8(src + i) != 0 ? 1.0f : 0.0f;
       return;
+    case DType::kFixed16:
+      return convert_blocks<fixed16_block>(dtype, src, elements, out);
     case DType::kQ8_0:
       return convert_blocks<q8_0_block>(dtype, src, elements, out);
     case DType::kQ4_0:

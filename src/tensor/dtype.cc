@@ -8,7 +8,7 @@ namespace pagemill {
 namespace {
 
 // In the order of the enum.
-constexpr std::array<DTypeInfo, 16> kInfo = {{
+constexpr std::array<DTypeInfo, 17> kInfo = {{
     {"F32", 1, 4},
     {"F16", 1, 2},
     {"BF16", 1, 2},
@@ -19,6 +19,7 @@ constexpr std::array<DTypeInfo, 16> kInfo = {{
     {"I64", 1, 8},
     {"U8", 1, 1},
     {"BOOL", 1, 1},
+    {"FIXED16", 64, 132},
     {"Q8_0", 32, 34},
     {"Q4_0", 32, 18},
     {"Q4_1", 32, 20},

@@ -21,6 +21,9 @@ enum class DType : std::uint8_t {
   kI64,
   kU8,
   kBool,
+  // Block fixed point, the kernels' own (no file has it): 64 x int16 (-4095..4095), f32 d; w = d *
+  // q
+  kFixed16,
   kQ8_0,  // 32 elements: f16 d, 32 x int8;                              w = d * q
   kQ4_0,  // 32: f16 d, 16 bytes of nibbles (element i low, i+16 high);  w = d * (q - 8)
   kQ4_1,  // 32: f16 d, f16 m, 16 bytes of nibbles;                      w = d * q + m
