@@ -5,9 +5,9 @@
 // The last two need the same registers and differ in how they multiply bf16 by bf16: kAvx512 has
 // bf16 weights in block fixed point (VPDPWSSD) and widens a bf16 cache to f32, kAvx512Bf16 uses
 // VDPBF16PS, two products at a time. Which is faster is a matter of the maker: on Intel's cores
-// VDPBF16PS runs at a quarter of VFMADD's rate (family 6 model 207: 0.42 against 1.73 per cycle), on
-// AMD's (Zen 4 and 5) at the same. Their results differ in the last bits, so the choice is made from
-// the vendor's name and never by timing.
+// VDPBF16PS runs at a quarter of VFMADD's rate (family 6 model 207: 0.42 against 1.73 per cycle),
+// on AMD's (Zen 4 and 5) at the same. Their results differ in the last bits, so the choice is made
+// from the vendor's name and never by timing.
 #pragma once
 
 #include <string_view>
