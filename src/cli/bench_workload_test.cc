@@ -17,6 +17,7 @@ constexpr TokenId kRefused = 'x';
 
 std::vector<WorkloadItem> items() {
   std::vector<WorkloadItem> out;
+  out.reserve(6);
   for (int i = 0; i < 6; ++i) out.push_back({{'a', 'b', 'c'}, 5 + i});
   return out;
 }
@@ -68,7 +69,7 @@ TEST(RunWorkload, CountsWhatFails) {
 
 class RunHttpWorkload : public ::testing::Test {
  protected:
-  void start(FakeEngineOptions engine_options = {}) {
+  void start(const FakeEngineOptions& engine_options = {}) {
     engine_ = std::make_unique<FakeEngine>(engine_options);
     ServerOptions options;
     options.port = 0;

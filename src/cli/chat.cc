@@ -1,14 +1,13 @@
 // pagemill chat MODEL: a conversation in the terminal.
 #include <unistd.h>
 
-#include <condition_variable>
 #include <cstdio>
 #include <iostream>
-#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/sampling_flags.h"
+#include "cli/terminal_stream.h"
 #include "engine/engine_client.h"
 
 namespace pagemill::cli {
@@ -31,33 +30,7 @@ Result<std::string> answer(EngineClient& engine,
   Request request;
   request.params = params;
   PM_ASSIGN(request.prompt_token_ids, engine.tokenizer()->encode(text, false));
-  const auto room =
-      engine.model().max_model_len - static_cast<std::int32_t>(request.prompt_token_ids.size());
-  if (room < 1)
-    return invalid_argument("the conversation is longer than the model's context; type /clear");
-  request.params.max_tokens = std::min(request.params.max_tokens, room);
-
-  std::mutex mutex;
-  std::condition_variable finished;
-  std::string whole;
-  bool done = false;
-  std::optional<Error> error;
-  PM_TRY(engine.submit(std::move(request), [&](const RequestDelta& delta) {
-    for (const CompletionDelta& completion : delta.completions) {
-      std::cout << completion.text << std::flush;
-      whole += completion.text;
-    }
-    if (!delta.finished) return;
-    const std::lock_guard lock(mutex);
-    error = delta.error;
-    done = true;
-    finished.notify_one();
-  }));
-  std::unique_lock lock(mutex);
-  finished.wait(lock, [&] { return done; });
-  std::cout << '\n' << std::flush;
-  if (error) return *error;
-  return whole;
+  return stream_to_stdout(engine, std::move(request));
 }
 
 int chat(ChatOptions& options) {
@@ -69,7 +42,7 @@ int chat(ChatOptions& options) {
     return fail(invalid_argument("the model has no chat template; give one with --chat-template"));
   }
   SamplingParams defaults = (*engine)->model().default_sampling;
-  defaults.max_tokens = 1024;
+  defaults.max_tokens = kTerminalMaxTokens;
   const SamplingParams params = options.sampling.apply(defaults);
   const bool is_terminal = isatty(STDIN_FILENO) != 0;
   if (is_terminal) std::cerr << "/clear starts over, /exit or end of input leaves\n";

@@ -1,13 +1,11 @@
 // pagemill generate MODEL: one prompt streamed to the terminal, or a file of prompts as an offline
 // batch.
-#include <condition_variable>
-#include <cstdio>
-#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/generate_batch.h"
 #include "cli/sampling_flags.h"
+#include "cli/terminal_stream.h"
 #include "pagemill/llm.h"
 
 namespace pagemill::cli {
@@ -34,29 +32,13 @@ int generate_one(LLM& llm, const GenerateOptions& options) {
   if (!prompt.ok()) return fail(prompt.error());
   Request request;
   request.prompt_token_ids = std::move(prompt).value();
-  request.params = options.sampling.apply(llm.default_sampling_params());
+  SamplingParams defaults = llm.default_sampling_params();
+  defaults.max_tokens = kTerminalMaxTokens;
+  request.params = options.sampling.apply(defaults);
   if (request.params.n != 1)
     return fail(invalid_argument("--n: one answer is streamed; use --prompts for more"));
-  std::mutex mutex;
-  std::condition_variable finished;
-  bool done = false;
-  std::optional<Error> error;
-  auto submitted = llm.engine().submit(std::move(request), [&](const RequestDelta& delta) {
-    for (const CompletionDelta& completion : delta.completions) {
-      std::fwrite(completion.text.data(), 1, completion.text.size(), stdout);
-      std::fflush(stdout);
-    }
-    if (!delta.finished) return;
-    const std::lock_guard lock(mutex);
-    error = delta.error;
-    done = true;
-    finished.notify_one();
-  });
-  if (!submitted.ok()) return fail(submitted.error());
-  std::unique_lock lock(mutex);
-  finished.wait(lock, [&] { return done; });
-  std::fputc('\n', stdout);
-  return error ? fail(*error) : 0;
+  const auto text = stream_to_stdout(llm.engine(), std::move(request));
+  return text.ok() ? 0 : fail(text.error());
 }
 
 int generate(GenerateOptions& options) {

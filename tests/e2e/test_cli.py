@@ -106,6 +106,12 @@ def test_generate_names_the_bad_line_and_answers_the_others(demo_path, tmp_path,
     assert ["error" in row for row in rows] == [False, True, False]
 
 
+def test_generate_ends_where_the_model_does_and_repeats_by_seed(demo_path):
+    options = ["-p", "List the months of the year, one a line.", "--chat", "--temperature", 0.8, "--seed", 7]
+    first, second = (pagemill("generate", "demo", *options).stdout for _ in range(2))
+    assert first == second and len(first.split()) > 16, "more than the API's default of 16 tokens"
+
+
 def test_chat_answers_lines_of_standard_input(demo_path):
     done = pagemill("chat", "demo", "--temperature", "0", stdin="What is the capital of France?\n")
     assert done.returncode == 0, done.stderr
