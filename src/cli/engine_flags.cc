@@ -47,6 +47,20 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
   command.add_flag("!--no-prefix-caching",
                    options.enable_prefix_caching,
                    "Do not keep full blocks for prompts that begin alike");
+  command.add_option("--kv-disk-path",
+                     options.kv_disk_path,
+                     "A directory where evicted KV blocks are kept, also for the next start");
+  command
+      .add_option("--kv-disk-size", options.kv_disk_bytes, "Most that they take there, e.g. 8GiB")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  command
+      .add_option("--preemption-mode",
+                  options.preemption_mode,
+                  "How a preempted request comes back: recompute, swap (from --kv-disk-path), or "
+                  "auto: the cheaper by measurement")
+      ->check(CLI::IsMember({"recompute", "swap", "auto"}))
+      ->capture_default_str();
   command.add_option("--scheduling-policy", options.scheduling_policy, "fcfs or priority")
       ->check(CLI::IsMember({"fcfs", "priority"}))
       ->capture_default_str();

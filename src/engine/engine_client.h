@@ -41,6 +41,10 @@ struct EngineStats {
   double step_seconds = 0;             // spent in steps since start
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;
+  // The second tier (--kv-disk-path): tokens looked up there and read, bytes, files that were gone
+  // or broken.
+  std::uint64_t tier_queries = 0, tier_hits = 0;
+  std::uint64_t tier_saved_bytes = 0, tier_loaded_bytes = 0, tier_failed_loads = 0;
 };
 
 class EngineClient {

@@ -134,6 +134,7 @@ void EngineCore::engine_loop() {
   OutputBatch late;
   apply(commands, late);
   push_output(std::move(late));
+  flush_tier();
 }
 
 void EngineCore::apply(std::vector<Command>& commands, OutputBatch& batch) {
@@ -171,12 +172,48 @@ void EngineCore::run_step(OutputBatch& batch) {
   for (const Admission& admission : scheduler_->newly_admitted()) {
     batch.admitted.push_back({admission.request, admission.num_cached_tokens});
   }
+  const double loaded_before = runner_->tier() ? runner_->tier()->stats().load_seconds : 0;
   execute();
   batch.commit_time = monotonic_seconds();
+  if (runner_->tier()) {
+    update_costs(batch.commit_time - begin, runner_->tier()->stats().load_seconds - loaded_before);
+  }
+  for (const Admission& loaded : step_output_.loaded) {
+    batch.loaded.push_back({loaded.request, loaded.num_cached_tokens});
+  }
   for (const SequenceEvent& event : step_output_.events) num_generated_ += event.sampled ? 1 : 0;
   batch.prompt_logprobs.swap(step_output_.prompt_logprobs);
   batch.events.swap(step_output_.events);
   update_stats(batch.commit_time - begin);
+}
+
+// What --preemption-mode auto compares. Small steps are left out: their time is that of reading the
+// weights.
+void EngineCore::update_costs(double step_seconds, double load_seconds) {
+  constexpr std::int32_t kMinTokens = 64;
+  constexpr double kWeight = 0.2;  // of the newest
+  const auto smooth = [](double& value, double newest) {
+    value = value == 0 ? newest : value + kWeight * (newest - value);
+  };
+  if (plan_.num_tokens >= kMinTokens) {
+    smooth(seconds_per_token_, (step_seconds - load_seconds) / plan_.num_tokens);
+  }
+  std::size_t num_blocks = 0;
+  for (const SequenceLoad& load : plan_.loads) num_blocks += load.keys.size();
+  if (num_blocks > 0) smooth(seconds_per_block_, load_seconds / static_cast<double>(num_blocks));
+  scheduler_->set_costs(seconds_per_token_, seconds_per_block_);
+}
+
+// What is cached when the engine ends is there when it starts again.
+void EngineCore::flush_tier() {
+  constexpr std::int32_t kBlocks = 64;  // at once: less than the tier's queue holds
+  if (!runner_->tier()) return;
+  for (;;) {
+    scheduler_->plan_flush(plan_, kBlocks);
+    if (plan_.empty()) return;
+    execute();
+    runner_->tier()->flush();
+  }
 }
 
 // A step that cannot be run (memory) ends its own requests; the engine goes on.
@@ -229,6 +266,13 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.step_seconds = total_seconds;
   stats_.chunked_prefills = now.chunked_prefills;
   stats_.copy_on_writes = now.copy_on_writes;
+  if (!runner_->tier()) return;
+  const KvDiskTierStats tier = runner_->tier()->stats();
+  stats_.tier_queries = now.tier_queries;
+  stats_.tier_hits = now.tier_hits;
+  stats_.tier_failed_loads = now.tier_failed_loads;
+  stats_.tier_saved_bytes = tier.saved_bytes;
+  stats_.tier_loaded_bytes = tier.loaded_bytes;
 }
 
 }  // namespace pagemill

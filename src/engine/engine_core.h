@@ -54,6 +54,8 @@ class EngineCore {
   void apply_submit(Command& command, OutputBatch& batch);
   void run_step(OutputBatch& batch);
   void execute();
+  void update_costs(double step_seconds, double load_seconds);
+  void flush_tier();
   void push_output(OutputBatch batch);
   void update_stats(double step_seconds);
   void push_command(Command command);
@@ -78,7 +80,8 @@ class EngineCore {
   BoundedQueue<OutputBatch> outputs_;
   StepPlan plan_;
   StepOutput step_output_;
-  std::uint64_t num_generated_ = 0;  // tokens, since start
+  std::uint64_t num_generated_ = 0;                       // tokens, since start
+  double seconds_per_token_ = 0, seconds_per_block_ = 0;  // smoothed; 0: not yet known
   std::thread engine_thread_;
   std::thread output_thread_;
 };

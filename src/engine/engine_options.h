@@ -21,7 +21,11 @@ struct EngineOptions {
   std::int32_t max_queued_requests = 4096;
   bool enable_prefix_caching = true;
   std::string scheduling_policy = "fcfs";  // fcfs | priority
-  std::uint64_t seed = 0;                  // base for requests without a seed; 0: from the clock
+  // Evicted KV blocks are kept in this directory (empty: nowhere) and found there after a restart.
+  std::string kv_disk_path;
+  std::int64_t kv_disk_bytes = std::int64_t{4} << 30;  // the most that they take
+  std::string preemption_mode = "auto";                // recompute | swap | auto
+  std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
   // Tests only.
   std::optional<std::int32_t> num_blocks_override;
   bool poison_free_blocks = false;  // fill free and fresh blocks with NaN

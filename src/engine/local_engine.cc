@@ -6,9 +6,15 @@
 
 #include "base/clock.h"
 #include "base/logging.h"
+#include "engine/weights_identity.h"
+#include "layers/kv_disk_tier.h"
 
 namespace pagemill {
 namespace {
+
+// Part of the names of KV blocks. To be raised where a change of the kernels or of a model's code
+// changes the bits of keys and values: blocks that an older version left are then not found.
+constexpr int kNumericsVersion = 1;
 
 // SplitMix64's finalizer (Steele et al., OOPSLA 2014): turns a counter into a seed.
 std::uint64_t mix(std::uint64_t x) {
@@ -40,6 +46,13 @@ Status check_options(const EngineOptions& options) {
                  "at least 1"));
   PM_TRY(require(
       options.threads >= 0 && options.threads <= 1024, "threads", options.threads, "0..1024"));
+  PM_TRY(require(options.kv_disk_bytes >= 1, "kv-disk-size", options.kv_disk_bytes, "bytes"));
+  PM_ASSIGN(const PreemptionMode mode, parse_preemption_mode(options.preemption_mode));
+  if (mode == PreemptionMode::kSwap && options.kv_disk_path.empty()) {
+    return invalid_argument(
+        "--preemption-mode swap: say where preempted requests' blocks go, by --kv-disk-path",
+        "preemption-mode");
+  }
   PM_TRY(require(options.max_model_len >= 0, "max-model-len", options.max_model_len, "at least 0"));
   return ok_status();
 }
@@ -85,21 +98,20 @@ Status LocalEngine::init() {
   PM_ASSIGN(
       KvStorage kv,
       KvStorage::create(spec.kv_specs, loaded_.kv_dtype, options_.block_size, memory_.num_blocks));
-  PM_ASSIGN(const SchedulingPolicy policy, parse_scheduling_policy(options_.scheduling_policy));
-  SchedulerConfig config{
-      .kv_groups = spec.kv_specs,
-      .num_blocks = memory_.num_blocks,
-      .block_size = options_.block_size,
-      .max_model_len = loaded_.info.max_model_len,
-      .max_num_batched_tokens = options_.max_num_batched_tokens,
-      .max_num_seqs = options_.max_num_seqs,
-      .max_queued_requests = options_.max_queued_requests,
-      .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
-      .policy = policy,
-      .eos_token_ids = loaded_.info.eos_token_ids,
-      .cache_identity = fmt::format(
-          "{}:{}:{}", options_.model, loaded_.info.dtype, dtype_info(loaded_.kv_dtype).name)};
+  PM_ASSIGN(SchedulerConfig config, scheduler_config());
+  for (std::int32_t group = 0; group < kv.num_groups(); ++group) {
+    config.tier_block_bytes.push_back(static_cast<std::int64_t>(kv.block_bytes(group)));
+  }
   PM_ASSIGN(std::unique_ptr<Scheduler> scheduler, Scheduler::create(std::move(config)));
+  std::unique_ptr<KvDiskTier> tier;
+  if (!options_.kv_disk_path.empty()) {
+    PM_ASSIGN(tier, KvDiskTier::open(options_.kv_disk_path));
+    const auto found = tier->scan();
+    for (const KvDiskTier::StoredBlock& block : found) {
+      scheduler->add_tier_block(block.group, block.key);
+    }
+    spdlog::info("{} KV blocks lie in {}", found.size(), options_.kv_disk_path);
+  }
   scheduler_ = scheduler.get();
   auto runner = std::make_unique<ModelRunner>(
       *loaded_.model,
@@ -111,10 +123,41 @@ Status LocalEngine::init() {
                     .max_num_seqs = options_.max_num_seqs,
                     .max_logits_rows = kMaxLogitsRows,
                     .poison_free_blocks = options_.poison_free_blocks,
-                    .eos_token_ids = loaded_.info.eos_token_ids});
+                    .eos_token_ids = loaded_.info.eos_token_ids},
+      std::move(tier));
   core_ = std::make_unique<EngineCore>(std::move(scheduler), std::move(runner), loaded_.tokenizer);
   core_->start();
   return ok_status();
+}
+
+Result<SchedulerConfig> LocalEngine::scheduler_config() const {
+  const ModelSpec& spec = loaded_.model->spec();
+  PM_ASSIGN(const SchedulingPolicy policy, parse_scheduling_policy(options_.scheduling_policy));
+  PM_ASSIGN(const PreemptionMode preemption, parse_preemption_mode(options_.preemption_mode));
+  // Blocks on a disk outlive the process: they need a name that no other weights can have.
+  std::string weights = options_.model;
+  if (!options_.kv_disk_path.empty()) {
+    PM_ASSIGN(weights, weights_identity(options_.model));
+  }
+  return SchedulerConfig{
+      .kv_groups = spec.kv_specs,
+      .num_blocks = memory_.num_blocks,
+      .block_size = options_.block_size,
+      .max_model_len = loaded_.info.max_model_len,
+      .max_num_batched_tokens = options_.max_num_batched_tokens,
+      .max_num_seqs = options_.max_num_seqs,
+      .max_queued_requests = options_.max_queued_requests,
+      .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
+      .policy = policy,
+      .tier_bytes = options_.kv_disk_path.empty() ? 0 : options_.kv_disk_bytes,
+      .preemption = preemption,
+      .eos_token_ids = loaded_.info.eos_token_ids,
+      .cache_identity = fmt::format("{}:{}:{}:{}:{}",
+                                    weights,
+                                    loaded_.info.dtype,
+                                    dtype_info(loaded_.kv_dtype).name,
+                                    to_string(loaded_.isa),
+                                    kNumericsVersion)};
 }
 
 // As vLLM: a bad word is forbidden at the start of a text and after a space.

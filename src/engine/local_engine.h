@@ -30,6 +30,7 @@ class LocalEngine final : public EngineClient {
  private:
   LocalEngine(EngineOptions options, LoadedModel loaded);
   Status init();
+  Result<SchedulerConfig> scheduler_config() const;
   Status prepare(Request& request) const;
   Status tokenize_bad_words(SamplingParams& params) const;
 

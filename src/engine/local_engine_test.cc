@@ -5,10 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
+
+#include "base/files_testing.h"
 
 namespace pagemill {
 namespace {
@@ -180,6 +184,85 @@ TEST(LocalEngine, PreemptionChangesNoText) {
   expect_idle(*tight);
 }
 
+// Few blocks, and a folder where evicted ones go.
+EngineOptions tight_options(const TemporaryFolder& folder, const char* mode) {
+  EngineOptions options = tiny_options();
+  options.num_blocks_override = 13;  // two of these requests do not fit at their longest
+  options.max_model_len = 160;
+  options.kv_disk_path = folder.path() + "/kv";
+  options.preemption_mode = mode;
+  return options;
+}
+
+TEST(LocalEngine, SwappedRequestsGoOnAsIfNothingHadHappened) {
+  TemporaryFolder folder;
+  const auto roomy = start(tiny_options());
+  const auto tight = start(tight_options(folder, "swap"));
+  std::vector<Client> clients(6);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(tight->submit(request_of(40, 80, 9 * i), clients[i].on_delta()).ok());
+  }
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(clients[i].wait());
+    EXPECT_EQ(clients[i].token_ids(), generate(*roomy, request_of(40, 80, 9 * i))) << i;
+  }
+  const EngineStats stats = tight->stats();
+  EXPECT_GT(stats.num_preemptions, 0u);
+  EXPECT_GT(stats.tier_saved_bytes, 0u);
+  EXPECT_GT(stats.tier_loaded_bytes, 0u);
+  EXPECT_EQ(stats.tier_failed_loads, 0u);
+  expect_idle(*tight);
+}
+
+// What a client gets, and what the prefix cache and the disk supplied.
+struct Answer {
+  std::vector<TokenId> token_ids;
+  std::int32_t cached_tokens = 0;
+};
+
+Answer ask(const EngineOptions& options, EngineStats* stats = nullptr) {
+  const auto engine = start(options);
+  Client client;
+  EXPECT_TRUE(engine->submit(request_of(100, 20), client.on_delta()).ok());
+  EXPECT_TRUE(client.wait());
+  if (stats != nullptr) *stats = engine->stats();
+  return {client.token_ids(), client.last().usage.cached_tokens};
+}
+
+TEST(LocalEngine, ARestartStartsWarm) {
+  TemporaryFolder folder;
+  EngineOptions options = tiny_options();
+  options.kv_disk_path = folder.path() + "/kv";
+  const Answer cold = ask(options);
+  EXPECT_EQ(cold.cached_tokens, 0);
+  EngineStats stats;
+  const Answer warm = ask(options, &stats);
+  EXPECT_EQ(warm.token_ids, cold.token_ids);
+  EXPECT_EQ(warm.cached_tokens, 96);
+  EXPECT_EQ(stats.tier_hits, 96u);
+  EXPECT_GT(stats.tier_loaded_bytes, 0u);
+  options.kv_cache_dtype = "float32";
+  EXPECT_EQ(ask(options).cached_tokens, 0) << "blocks of another type are not these";
+}
+
+TEST(LocalEngine, ADamagedDirectoryIsColdNotWrong) {
+  TemporaryFolder folder;
+  EngineOptions options = tiny_options();
+  options.kv_disk_path = folder.path() + "/kv";
+  const Answer cold = ask(options);
+  for (const auto& entry : std::filesystem::directory_iterator(options.kv_disk_path)) {
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(200);
+    file.write("damage", 6);
+  }
+  EngineStats stats;
+  const Answer again = ask(options, &stats);
+  EXPECT_EQ(again.token_ids, cold.token_ids);
+  EXPECT_EQ(again.cached_tokens, 0);
+  EXPECT_EQ(stats.tier_failed_loads, 1u);
+  EXPECT_EQ(ask(options).cached_tokens, 96) << "the damaged files were replaced";
+}
+
 TEST(LocalEngine, ForksShareAPromptAndDiverge) {
   const auto engine = start(tiny_options());
   Request request = request_of(40, 12);
@@ -332,6 +415,13 @@ TEST(LocalEngine, BadOptionsAreNamed) {
   expect_refused("max-num-seqs", [](EngineOptions& o) { o.max_num_seqs = 0; });
   expect_refused("max-queued-requests", [](EngineOptions& o) { o.max_queued_requests = 0; });
   expect_refused("max-model-len", [](EngineOptions& o) { o.max_model_len = 1 << 20; });
+  expect_refused("kv-disk-size", [](EngineOptions& o) { o.kv_disk_bytes = 0; });
+  expect_refused("preemption_mode", [](EngineOptions& o) { o.preemption_mode = "never"; });
+  expect_refused("preemption-mode", [](EngineOptions& o) { o.preemption_mode = "swap"; });
+  expect_refused("kv_disk_path", [](EngineOptions& o) {
+    o.kv_disk_path = "kv";
+    o.enable_prefix_caching = false;
+  });
   expect_refused("dtype", [](EngineOptions& o) { o.dtype = "int3"; });
   expect_refused("kv_cache_memory",
                  [](EngineOptions& o) { o.num_blocks_override = 2, o.max_model_len = 100; });

@@ -47,6 +47,11 @@ void OutputProcessor::process(OutputBatch batch) {
       request->cached_tokens = admitted.cached_tokens;
     }
   }
+  for (const auto& loaded : batch.loaded) {
+    if (RequestOutputState* request = touch(loaded.request)) {
+      request->cached_tokens += loaded.cached_tokens;
+    }
+  }
   for (auto& event : batch.prompt_logprobs) handle_prompt_logprobs(std::move(event));
   for (auto& event : batch.events) handle_event(std::move(event), batch.commit_time);
   for (const auto& ended : batch.ended) end_request(ended);

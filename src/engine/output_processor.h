@@ -37,6 +37,7 @@ struct OutputBatch {
   };
   std::vector<Started> started;
   std::vector<Admitted> admitted;
+  std::vector<Admitted> loaded;  // after their admission: tokens from the second tier
   std::vector<PromptLogprobsEvent> prompt_logprobs;
   std::vector<SequenceEvent> events;
   std::vector<Ended> ended;

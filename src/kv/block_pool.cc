@@ -32,6 +32,9 @@ BlockId BlockPool::allocate() {
   PM_CHECK(block != kNullBlock, "no block is left");
   unlink(block);
   if (blocks_[block].published) {
+    if (evicted_ != nullptr) {
+      evicted_->push_back({blocks_[block].group, block, blocks_[block].digest});
+    }
     unpublish(block);
     ++stats_.evictions;
   }
@@ -40,6 +43,17 @@ BlockId BlockPool::allocate() {
   ++stats_.referenced;
   stats_.empty_slots += block_size_;
   return block;
+}
+
+std::vector<CachedBlock> BlockPool::cached_blocks() const {
+  std::vector<CachedBlock> cached;
+  cached.reserve(stats_.cached);
+  for (BlockId block = blocks_[kNullBlock].next; block != kNullBlock; block = blocks_[block].next) {
+    if (blocks_[block].published) {
+      cached.push_back({blocks_[block].group, block, blocks_[block].digest});
+    }
+  }
+  return cached;
 }
 
 void BlockPool::ref(BlockId block) {

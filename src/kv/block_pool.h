@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "kv/sha256.h"
+#include "base/sha256.h"
 
 namespace pagemill {
 
@@ -26,6 +26,13 @@ struct BlockPoolStats {
   std::int32_t total = 0, free = 0, cached = 0, referenced = 0, pinned = 0;
   std::int64_t empty_slots = 0;  // in referenced blocks, each block once however often it is shared
   std::uint64_t evictions = 0;   // cached blocks allocated anew, ever
+};
+
+// A cached block and the name of its contents.
+struct CachedBlock {
+  std::int32_t group = 0;
+  BlockId block = 0;
+  Digest digest;
 };
 
 class BlockPool {
@@ -45,6 +52,10 @@ class BlockPool {
 
   // The next block in eviction order, with count 1 and no filled slot. num_available() > 0.
   BlockId allocate();
+  // From now on allocate() appends the cached blocks that it gives out, with what they held.
+  void record_evictions(std::vector<CachedBlock>* evicted) { evicted_ = evicted; }
+  // Every cached block, in eviction order. Linear in the pool.
+  std::vector<CachedBlock> cached_blocks() const;
   // One table more or one less refers to the block (never the null block). ref() also revives a
   // cached block.
   void ref(BlockId block);
@@ -85,6 +96,7 @@ class BlockPool {
   std::vector<Block> blocks_;
   std::vector<BlockId> buckets_;  // chains through next_in_bucket; a power of two of them
   BlockPoolStats stats_;
+  std::vector<CachedBlock>* evicted_ = nullptr;
 };
 
 }  // namespace pagemill

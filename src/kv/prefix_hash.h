@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/sha256.h"
 #include "kv/kv_spec.h"
-#include "kv/sha256.h"
 
 namespace pagemill {
 

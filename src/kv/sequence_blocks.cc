@@ -150,6 +150,18 @@ void SequenceBlocks::publish(std::span<const Digest> hashes) {
   num_published_ = std::max(num_published_, end);
 }
 
+void SequenceBlocks::truncate(std::int32_t num_blocks) {
+  for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
+    auto& table = tables_[group];
+    while (static_cast<std::int32_t>(table.size()) > num_blocks) {
+      if (table.back() != kNullBlock) give_back(table.back(), nullptr);
+      table.pop_back();
+    }
+    num_dropped_[group] = std::min(num_dropped_[group], num_blocks);
+  }
+  num_published_ = std::min(num_published_, num_blocks);
+}
+
 void SequenceBlocks::release(std::vector<BlockId>* pins) {
   for (auto& table : tables_) {
     for (auto block = table.rbegin(); block != table.rend(); ++block) {

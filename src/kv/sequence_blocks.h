@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/sha256.h"
 #include "kv/block_pool.h"
 #include "kv/kv_spec.h"
-#include "kv/sha256.h"
 
 namespace pagemill {
 
@@ -70,6 +70,8 @@ class SequenceBlocks {
   // Makes the slots of tokens [num_computed, num_computed + num_new) writable: allocates, and
   // appends a copy for each shared block. blocks_needed() of them must be available.
   void grow(std::int32_t num_computed, std::int32_t num_new, std::vector<BlockWrite>& copies);
+  // Gives back all but the first num_blocks of each table; no step in flight uses the others.
+  void truncate(std::int32_t num_blocks);
   // Makes the full blocks of tokens [0, hashes.size() * block_size), all computed, findable.
   void publish(std::span<const Digest> hashes);
   // Gives everything back, tails first; `pins` as above.

@@ -106,6 +106,34 @@ void KvStorage::poison_block(std::int32_t group, BlockId block) {
   }
 }
 
+std::size_t KvStorage::block_bytes(std::int32_t group) const {
+  return 2 * groups_[group].layers.size() * groups_[group].layout.block_bytes();
+}
+
+void KvStorage::read_block(std::int32_t group, BlockId block, std::span<std::byte> bytes) const {
+  PM_CHECK(bytes.size() == block_bytes(group), "{} bytes", bytes.size());
+  const std::size_t size = groups_[group].layout.block_bytes();
+  std::byte* out = bytes.data();
+  for (std::int32_t layer : groups_[group].layers) {
+    for (const std::byte* base : {layers_[layer].keys, layers_[layer].values}) {
+      std::memcpy(out, base + size * block, size);
+      out += size;
+    }
+  }
+}
+
+void KvStorage::write_block(std::int32_t group, BlockId block, std::span<const std::byte> bytes) {
+  PM_CHECK(bytes.size() == block_bytes(group), "{} bytes", bytes.size());
+  const std::size_t size = groups_[group].layout.block_bytes();
+  const std::byte* in = bytes.data();
+  for (std::int32_t layer : groups_[group].layers) {
+    for (std::byte* base : {keys(layer), values(layer)}) {
+      std::memcpy(base + size * block, in, size);
+      in += size;
+    }
+  }
+}
+
 std::size_t KvStorage::bytes_per_block(std::span<const KvSpec> specs,
                                        DType dtype,
                                        std::int32_t block_size) {

@@ -41,6 +41,12 @@ class KvStorage {
   // no output.
   void poison_block(std::int32_t group, BlockId block);
 
+  // Bytes of one block in all layers of the group, K and V.
+  std::size_t block_bytes(std::int32_t group) const;
+  // A block as one string of block_bytes(group) bytes: layer by layer, K before V.
+  void read_block(std::int32_t group, BlockId block, std::span<std::byte> bytes) const;
+  void write_block(std::int32_t group, BlockId block, std::span<const std::byte> bytes);
+
   // Bytes of one block in all layers of all groups, K and V.
   static std::size_t bytes_per_block(std::span<const KvSpec> specs,
                                      DType dtype,

@@ -122,5 +122,24 @@ TEST(KvStorage, MoreThanTheSystemHasIsAnErrorWithTheNumbers) {
       << storage.error().message;
 }
 
+TEST(KvStorage, ABlockReadAndWrittenElsewhereIsACopy) {
+  for (DType dtype : {DType::kBF16, DType::kF32}) {
+    KvStorage read = make(dtype), copied = make(dtype);
+    fill(read, std::byte{1});
+    fill(copied, std::byte{1});
+    for (std::int32_t group = 0; group < 2; ++group) {
+      std::vector<std::byte> bytes(read.block_bytes(group));
+      read.read_block(group, 3, bytes);
+      read.write_block(group, 1, bytes);
+      copied.copy_block(group, 3, 1);
+    }
+    for (std::int32_t layer = 0; layer < 3; ++layer) {
+      const std::size_t bytes = read.layout(group_of(layer)).block_bytes() * kNumBlocks;
+      EXPECT_EQ(std::memcmp(read.keys(layer), copied.keys(layer), bytes), 0);
+      EXPECT_EQ(std::memcmp(read.values(layer), copied.values(layer), bytes), 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pagemill

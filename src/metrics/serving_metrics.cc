@@ -133,6 +133,13 @@ struct ServingMetrics::Impl {
     steps = counter("engine_steps_total", "Steps that the engine ran.");
     step_seconds = counter("engine_step_seconds_total", "Seconds spent in steps.");
     chunked = counter("chunked_prefills_total", "Prompts that took more than one step.");
+    tier_queries = counter("external_prefix_cache_queries_total",
+                           "Tokens that the prefix cache lacked, looked up on disk.");
+    tier_hits = counter("external_prefix_cache_hits_total", "Tokens read from disk.");
+    tier_saved = counter("kv_disk_saved_bytes_total", "Bytes of KV blocks written to disk.");
+    tier_loaded = counter("kv_disk_loaded_bytes_total", "Bytes of KV blocks read from disk.");
+    tier_failed = counter("kv_disk_failed_loads_total",
+                          "Reads from disk that ended at a missing or broken block.");
     copies =
         counter("copy_on_writes_total", "KV blocks copied because another sequence shares them.");
   }
@@ -185,6 +192,7 @@ struct ServingMetrics::Impl {
   prometheus::Gauge *blocks_free, *blocks_cached, *blocks_referenced;
   MirroredCounter preemptions, cache_queries, cache_hits, prompt_tokens, generation_tokens;
   MirroredCounter steps, step_seconds, chunked, copies;
+  MirroredCounter tier_queries, tier_hits, tier_saved, tier_loaded, tier_failed;
   prometheus::Family<prometheus::Counter>* success;
   prometheus::Family<prometheus::Counter>* http_requests;
   Histogram *ttft, *inter_token, *per_output_token, *e2e, *queue, *inference, *prefill, *decode;
@@ -259,6 +267,11 @@ std::string ServingMetrics::render(const EngineSnapshot& s) {
   impl_->step_seconds.set(s.step_seconds);
   impl_->chunked.set(static_cast<double>(s.chunked_prefills));
   impl_->copies.set(static_cast<double>(s.copy_on_writes));
+  impl_->tier_queries.set(static_cast<double>(s.tier_queries));
+  impl_->tier_hits.set(static_cast<double>(s.tier_hits));
+  impl_->tier_saved.set(static_cast<double>(s.tier_saved_bytes));
+  impl_->tier_loaded.set(static_cast<double>(s.tier_loaded_bytes));
+  impl_->tier_failed.set(static_cast<double>(s.tier_failed_loads));
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

@@ -29,6 +29,8 @@ struct EngineSnapshot {
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;
   std::uint64_t prompt_tokens = 0, generation_tokens = 0;
   std::uint64_t steps = 0, chunked_prefills = 0, copy_on_writes = 0;
+  std::uint64_t tier_queries = 0, tier_hits = 0, tier_saved_bytes = 0, tier_loaded_bytes = 0,
+                tier_failed_loads = 0;
   double step_seconds = 0;
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/sha256.h"
 #include "request/outputs.h"
 #include "request/sampling_params.h"
 
@@ -54,6 +55,29 @@ struct BlockCopy {
   BlockId target = 0;
 };
 
+// Writes a block of the pool to the second tier before anything else in the step changes it. `key`
+// names its contents.
+struct BlockSave {
+  std::int32_t group = 0;
+  BlockId block = 0;
+  Digest key;
+};
+
+// What the second tier may forget.
+struct BlockKey {
+  std::int32_t group = 0;
+  Digest key;
+};
+
+// One sequence's blocks [first_block, first_block + keys.size()), in every group, are read from the
+// second tier instead of being computed.
+struct SequenceLoad {
+  SeqId seq = 0;
+  std::int32_t first_block = 0;
+  std::span<const Digest> keys;
+  std::array<std::span<const BlockId>, kMaxKvGroups> block_tables;  // as SequenceStep's
+};
+
 // One sequence's share of a step: compute tokens [num_computed, num_computed + token_ids.size()).
 struct SequenceStep {
   SeqId seq = 0;
@@ -73,9 +97,13 @@ struct SequenceStep {
   std::int32_t num_samples() const { return static_cast<std::int32_t>(sample_seqs.size()); }
 };
 
-// Applied in the order creates, forks, copies (one after another), sequences, drops.
+// Applied in the order saves, loads, forgets, creates, forks, copies (one after another),
+// sequences, drops.
 struct StepPlan {
   std::uint64_t step_id = 0;
+  std::vector<BlockSave> saves;
+  std::vector<SequenceLoad> loads;
+  std::vector<BlockKey> forgets;
   std::vector<SequenceCreate> creates;
   std::vector<SequenceFork> forks;
   std::vector<BlockCopy> copies;
@@ -84,9 +112,11 @@ struct StepPlan {
   std::int32_t num_tokens = 0;  // sum of token_ids.size()
 
   bool empty() const {
-    return sequences.empty() && drops.empty() && forks.empty() && creates.empty();
+    return sequences.empty() && drops.empty() && forks.empty() && creates.empty() &&
+           loads.empty() && saves.empty();
   }
   void clear() {  // keeps the capacity
+    saves.clear(), loads.clear(), forgets.clear();
     creates.clear(), forks.clear(), copies.clear(), sequences.clear(), drops.clear();
     num_tokens = 0;
   }
@@ -107,10 +137,18 @@ struct SequenceResult {
   bool failed = false;
 };
 
-// In the order of StepPlan::sequences.
+// How many of a SequenceLoad's blocks, from its first, were read in every group and found intact.
+// The rest have to be computed.
+struct LoadResult {
+  SeqId seq = 0;
+  std::int32_t num_blocks = 0;
+};
+
+// In the order of StepPlan::sequences and StepPlan::loads.
 struct StepResult {
   std::uint64_t step_id = 0;
   std::vector<SequenceResult> sequences;
+  std::vector<LoadResult> loads = {};
 };
 
 }  // namespace pagemill

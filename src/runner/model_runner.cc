@@ -7,12 +7,17 @@
 
 namespace pagemill {
 
-ModelRunner::ModelRunner(
-    Model& model, KvStorage kv, ThreadPool& pool, Isa isa, RunnerOptions options)
+ModelRunner::ModelRunner(Model& model,
+                         KvStorage kv,
+                         ThreadPool& pool,
+                         Isa isa,
+                         RunnerOptions options,
+                         std::unique_ptr<KvDiskTier> tier)
     : model_(model),
       kv_(std::move(kv)),
       pool_(pool),
       options_(std::move(options)),
+      tier_(std::move(tier)),
       sampler_(elementwise_kernels(isa), model.spec().vocab_size, options_.eos_token_ids),
       slot_mappings_(kv_.num_groups()),
       attention_sequences_(kv_.num_groups()),
@@ -36,6 +41,7 @@ void ModelRunner::submit(const StepPlan& plan) {
   result_ = {};
   result_.step_id = plan.step_id;
   result_.sequences.resize(plan.sequences.size());
+  apply_tier(plan);
   apply_creates_and_forks(plan);
   apply_copies(plan);
   if (!plan.sequences.empty()) {
@@ -47,6 +53,39 @@ void ModelRunner::submit(const StepPlan& plan) {
 }
 
 StepResult ModelRunner::wait() { return std::move(result_); }
+
+std::span<std::byte> ModelRunner::block_buffer(std::int32_t group) {
+  const std::size_t size = kv_.block_bytes(group);
+  if (block_bytes_.size() < size) block_bytes_.resize(size);
+  return std::span(block_bytes_).first(size);
+}
+
+void ModelRunner::apply_tier(const StepPlan& plan) {
+  PM_CHECK(tier_ != nullptr || (plan.saves.empty() && plan.loads.empty() && plan.forgets.empty()),
+           "there is no second tier");
+  for (const BlockSave& save : plan.saves) {
+    const std::span<std::byte> bytes = block_buffer(save.group);
+    kv_.read_block(save.group, save.block, bytes);
+    tier_->save(save.group, save.key, bytes);
+  }
+  for (const SequenceLoad& load : plan.loads) {
+    result_.loads.push_back({load.seq, load_blocks(load)});
+  }
+  for (const BlockKey& key : plan.forgets) tier_->forget(key.group, key.key);
+}
+
+// How many of the blocks were there in every group.
+std::int32_t ModelRunner::load_blocks(const SequenceLoad& load) {
+  const auto num_blocks = static_cast<std::int32_t>(load.keys.size());
+  for (std::int32_t i = 0; i < num_blocks; ++i) {
+    for (std::int32_t group = 0; group < kv_.num_groups(); ++group) {
+      const std::span<std::byte> bytes = block_buffer(group);
+      if (!tier_->load(group, load.keys[i], bytes)) return i;
+      kv_.write_block(group, load.block_tables[group][load.first_block + i], bytes);
+    }
+  }
+  return num_blocks;
+}
 
 void ModelRunner::apply_creates_and_forks(const StepPlan& plan) {
   for (const SequenceCreate& create : plan.creates) {

@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "layers/kv_disk_tier.h"
 #include "layers/kv_storage.h"
 #include "models/model.h"
 #include "plan/step_plan.h"
@@ -35,11 +36,19 @@ using LogitsObserver = std::function<void(SeqId, std::int32_t, std::span<const f
 
 class ModelRunner {
  public:
-  ModelRunner(Model& model, KvStorage kv, ThreadPool& pool, Isa isa, RunnerOptions options);
+  // `tier`: where evicted blocks are kept, or null.
+  ModelRunner(Model& model,
+              KvStorage kv,
+              ThreadPool& pool,
+              Isa isa,
+              RunnerOptions options,
+              std::unique_ptr<KvDiskTier> tier = nullptr);
 
   // Starts a step; on a CPU it runs to its end here. wait() hands over its result.
   void submit(const StepPlan& plan);
   StepResult wait();
+
+  KvDiskTier* tier() const { return tier_.get(); }
 
   // With an observer, logits of every position of every chunk are computed.
   void set_logits_observer(LogitsObserver observer) { observer_ = std::move(observer); }
@@ -54,6 +63,9 @@ class ModelRunner {
     bool sample = false;
   };
 
+  void apply_tier(const StepPlan& plan);
+  std::int32_t load_blocks(const SequenceLoad& load);
+  std::span<std::byte> block_buffer(std::int32_t group);
   void apply_creates_and_forks(const StepPlan& plan);
   void apply_copies(const StepPlan& plan);
   void poison_fresh_blocks(const SequenceStep& step);
@@ -71,6 +83,8 @@ class ModelRunner {
   KvStorage kv_;
   ThreadPool& pool_;
   RunnerOptions options_;
+  std::unique_ptr<KvDiskTier> tier_;
+  std::vector<std::byte> block_bytes_;  // of one block on its way to or from the tier
   Sampler sampler_;
   LogitsObserver observer_;
   std::unordered_map<SeqId, SequenceState> states_;

@@ -14,6 +14,15 @@ Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name) {
       "scheduling_policy");
 }
 
+Result<PreemptionMode> parse_preemption_mode(const std::string& name) {
+  if (name == "recompute") return PreemptionMode::kRecompute;
+  if (name == "swap") return PreemptionMode::kSwap;
+  if (name == "auto") return PreemptionMode::kAuto;
+  return invalid_argument(
+      fmt::format("preemption_mode: expected recompute, swap or auto, got '{}'", name),
+      "preemption_mode");
+}
+
 Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
   const auto at_least = [](const char* name, std::int32_t value, std::int32_t least) -> Status {
     if (value >= least) return ok_status();
@@ -29,6 +38,14 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
   if (config.kv_groups.empty() || config.kv_groups.size() > kMaxKvGroups) {
     return invalid_argument(fmt::format(
         "kv_groups: expected 1 to {} groups, got {}", kMaxKvGroups, config.kv_groups.size()));
+  }
+  if (config.tier_bytes > 0) {
+    PM_CHECK(config.tier_block_bytes.size() == config.kv_groups.size());
+    if (!config.enable_prefix_caching) {
+      return invalid_argument(
+          "kv_disk_path: blocks are kept by the hash of their contents: it needs prefix caching",
+          "kv_disk_path");
+    }
   }
   BlockLayout layout{config.block_size, {}};
   for (const KvSpec& group : config.kv_groups) {
@@ -142,7 +159,8 @@ void Scheduler::admit_waiting(StepPlan& plan) {
 // Admits the request if all its known tokens fit beside what runs: a first chunk alone would be
 // preempted again soon.
 bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
-  const std::span<const Digest> hit = find_hit(request);
+  const std::span<const Digest> usable = usable_hashes(request);
+  const auto hit = usable.first(SequenceBlocks::find_prefix(pool_, layout_, usable));
   const auto hit_blocks = static_cast<std::int32_t>(hit.size());
   const std::int32_t hit_tokens = hit_blocks * config_.block_size;
   std::int64_t needed = blocks_to_resume(request);
@@ -160,6 +178,7 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
   Sequence& leader = request.leader();
   leader.blocks.adopt_prefix(hit);
   leader.num_computed = hit_tokens;
+  leader.load_end = find_loadable(request, usable, hit_blocks) * config_.block_size;
   if (!request.admitted_before) {
     request.admitted_before = true;
     newly_admitted_.push_back({request.id, hit_tokens});
@@ -169,6 +188,13 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
   } else {
     counters_.resumed_hits += hit_tokens;
   }
+  if (tier_) counters_.tier_queries += usable.size() * config_.block_size - hit_tokens;
+  if (leader.loads()) {
+    gather_load(request);
+    PM_CHECK(blocks_needed(pool_, layout_, growths_) <= pool_.num_available());
+    carry_out_load(leader, plan);
+    return true;
+  }
   gather_growths(request);
   PM_CHECK(blocks_needed(pool_, layout_, growths_) <= pool_.num_available());
   plan_request(request, plan);
@@ -176,15 +202,15 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
   return true;
 }
 
-// The hashes of the cached blocks that the leader may start from. At least one token is left to
-// compute, for its logits; siblings fork at the prompt's end, so a hit ends before it.
-std::span<const Digest> Scheduler::find_hit(ScheduledRequest& request) const {
+// The hashes of the blocks that the leader may take from the cache, if they are there. At least one
+// token is left to compute, for its logits; siblings fork at the prompt's end, so a hit ends before
+// it.
+std::span<const Digest> Scheduler::usable_hashes(ScheduledRequest& request) const {
   if (!config_.enable_prefix_caching || request.wants_prompt_logprobs()) return {};
   Sequence& leader = request.leader();
   extend_hashes(leader.hashes, request.root, leader.tokens, config_.block_size);
   const std::int32_t end = request.awaits_fork() ? request.prompt_len : leader.num_tokens();
-  const auto usable = std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
-  return usable.first(SequenceBlocks::find_prefix(pool_, layout_, usable));
+  return std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
 }
 
 Scheduler::Fit Scheduler::make_room(const ScheduledRequest& request, std::int32_t num_needed) {
@@ -205,7 +231,8 @@ void Scheduler::preempt(ScheduledRequest& request) {
   num_running_seqs_ -= request.num_places();
   for (const auto& sequence : request.sequences) {
     release(*sequence);
-    sequence->num_computed = 0;
+    sequence->num_computed = sequence->load_end = 0;
+    sequence->load_in_flight = false;
     ++sequence->incarnation;
   }
   request.running = false;

@@ -21,6 +21,10 @@ void Scheduler::commit(StepResult&& result, StepOutput& output) {
            result.step_id,
            result.sequences.size(),
            step->chunks.size());
+  PM_CHECK(result.loads.size() == step->loads.size(), "step {}: loads", result.step_id);
+  for (std::size_t i = 0; i < step->loads.size(); ++i) {
+    commit_load(step->loads[i], result.loads[i], output);
+  }
   for (std::size_t i = 0; i < step->chunks.size(); ++i) {
     commit_chunk(*step, step->chunks[i], result.sequences[i], output);
   }
@@ -30,12 +34,14 @@ void Scheduler::commit(StepResult&& result, StepOutput& output) {
 void Scheduler::fail_step(std::uint64_t step_id, StepOutput& output) {
   output.clear();
   std::unique_ptr<Step> step = pop_step(step_id);
-  for (const Chunk& chunk : step->chunks) {
-    const auto found = sequences_.find(chunk.seq);
-    if (found == sequences_.end()) continue;
+  const auto fail = [&](SeqId seq) {
+    const auto found = sequences_.find(seq);
+    if (found == sequences_.end()) return;
     --found->second->num_in_flight;
     fail_request(found->second->request, output);
-  }
+  };
+  for (const Load& load : step->loads) fail(load.seq);
+  for (const Chunk& chunk : step->chunks) fail(chunk.seq);
   recycle(std::move(step));
 }
 
@@ -51,6 +57,7 @@ std::unique_ptr<Scheduler::Step> Scheduler::pop_step(std::uint64_t step_id) {
 
 void Scheduler::recycle(std::unique_ptr<Step> step) {
   step->chunks.clear();
+  step->loads.clear();
   step->sample_seqs.clear();
   step->pins.clear();
   spare_steps_.push_back(std::move(step));

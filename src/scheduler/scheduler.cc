@@ -10,7 +10,11 @@ Scheduler::Scheduler(SchedulerConfig config, BlockLayout layout)
     : config_(std::move(config)),
       layout_(std::move(layout)),
       root_(engine_root(config_.cache_identity, config_.block_size, config_.kv_groups)),
-      pool_(config_.num_blocks, config_.block_size) {}
+      pool_(config_.num_blocks, config_.block_size) {
+  if (config_.tier_bytes == 0) return;
+  tier_.emplace(config_.tier_bytes, config_.tier_block_bytes);
+  pool_.record_evictions(&evicted_);
+}
 
 Scheduler::~Scheduler() = default;
 
@@ -48,6 +52,8 @@ void Scheduler::begin_step() {
 void Scheduler::end_planning(StepPlan& plan) {
   plan.drops.swap(pending_drops_);
   pending_drops_.clear();
+  plan_saves(evicted_, plan);
+  evicted_.clear();
   step_ = nullptr;
   if (plan.empty()) return;
   ++next_step_id_;
@@ -59,6 +65,7 @@ void Scheduler::end_planning(StepPlan& plan) {
 
 Scheduler::Fit Scheduler::plan_running(ScheduledRequest& request, StepPlan& plan) {
   owed_ -= request.num_places();
+  if (request.leader().loads()) return plan_load(request, plan);
   gather_growths(request);
   if (growths_.empty()) return Fit::kPlanned;
   const Fit fit = make_room(request, blocks_needed(pool_, layout_, growths_));
@@ -219,6 +226,7 @@ SchedulerStats Scheduler::stats() const {
 
 void Scheduler::check_invariants() const {
   pool_.check_invariants();
+  if (tier_) tier_->check_invariants();
   std::vector<std::int32_t> refs(config_.num_blocks, 0), pins(config_.num_blocks, 0);
   std::vector<std::int32_t> filled(config_.num_blocks, 0);
   std::int32_t num_places = 0;

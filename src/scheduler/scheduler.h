@@ -31,6 +31,7 @@
 #include "kv/kv_spec.h"
 #include "kv/prefix_hash.h"
 #include "kv/sequence_blocks.h"
+#include "kv/tier_index.h"
 #include "plan/step_plan.h"
 #include "request/outputs.h"
 #include "request/request.h"
@@ -42,6 +43,15 @@ enum class SchedulingPolicy { kFcfs, kPriority };
 // "fcfs" or "priority"; kInvalidArgument otherwise.
 Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name);
 
+// How a preempted request's tokens come back once its blocks were evicted.
+enum class PreemptionMode {
+  kRecompute,  // computed again
+  kSwap,       // read from the second tier, as far as it has them
+  kAuto,       // whichever is the cheaper by measured costs (set_costs)
+};
+// "recompute", "swap" or "auto"; kInvalidArgument otherwise.
+Result<PreemptionMode> parse_preemption_mode(const std::string& name);
+
 struct SchedulerConfig {
   std::vector<KvSpec> kv_groups;   // as the model declares them; 1..kMaxKvGroups
   std::int32_t num_blocks = 0;     // of one pool for all groups, the null block included
@@ -52,6 +62,11 @@ struct SchedulerConfig {
   std::int32_t max_queued_requests = 4096;     // waiting at once
   bool enable_prefix_caching = true;
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  // The second tier, which keeps evicted blocks: its bytes (0: there is none) and those of one
+  // block, [num_groups]. Needs enable_prefix_caching.
+  std::int64_t tier_bytes = 0;
+  std::vector<std::int64_t> tier_block_bytes = {};
+  PreemptionMode preemption = PreemptionMode::kAuto;
   std::vector<TokenId> eos_token_ids;
   // What makes KV bits comparable: weights digest, KV dtype, layout. Hashed with the block size and
   // the groups into the root of every prefix hash.
@@ -77,16 +92,17 @@ struct PromptLogprobsEvent {
   std::vector<PositionLogprobs> entries;
 };
 
+struct Admission {
+  RequestId request = 0;
+  std::int32_t num_cached_tokens = 0;  // prompt tokens that the prefix cache supplied
+};
+
 // What commit() made known. The caller keeps and reuses it.
 struct StepOutput {
   std::vector<PromptLogprobsEvent> prompt_logprobs;  // to be published before `events`
   std::vector<SequenceEvent> events;  // a request's sequences in order of index within a step
-  void clear() { prompt_logprobs.clear(), events.clear(); }
-};
-
-struct Admission {
-  RequestId request = 0;
-  std::int32_t num_cached_tokens = 0;  // prompt tokens that the prefix cache supplied
+  std::vector<Admission> loaded;      // prompt tokens that the second tier supplied
+  void clear() { prompt_logprobs.clear(), events.clear(), loaded.clear(); }
 };
 
 struct SchedulerStats {
@@ -98,6 +114,9 @@ struct SchedulerStats {
   std::uint64_t steps = 0, scheduled_tokens = 0;
   std::uint64_t preemptions = 0;                                  // of requests
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // prompt tokens, first admissions
+  std::uint64_t tier_queries = 0, tier_hits = 0;  // tokens that the pool lacked, and that were read
+  std::uint64_t tier_saves = 0, tier_loads = 0, tier_failed_loads = 0;  // blocks of a group
+  std::uint64_t resumed_loads = 0;     // tokens read back after a preemption
   std::uint64_t resumed_hits = 0;      // tokens found in the cache when resuming after preemption
   std::uint64_t prompt_tokens = 0;     // of admitted requests, each once
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
@@ -137,6 +156,14 @@ class Scheduler {
   // Requests that the last plan() admitted for the first time.
   std::span<const Admission> newly_admitted() const { return newly_admitted_; }
 
+  // The second tier holds this block already: what it was found to keep at start, the oldest first.
+  void add_tier_block(std::int32_t group, const Digest& digest);
+  // What PreemptionMode::kAuto compares: seconds to compute a token and to read a block.
+  void set_costs(double seconds_per_token, double seconds_per_block);
+  // Plans nothing but saving up to max_blocks cached blocks that the second tier lacks, those kept
+  // longest first. plan.empty(): it has them all.
+  void plan_flush(StepPlan& plan, std::int32_t max_blocks);
+
   bool has_requests() const { return !requests_.empty(); }
   // Whether plan() may return something: requests, or runner state yet to be dropped.
   bool has_work() const { return has_requests() || !pending_drops_.empty(); }
@@ -161,9 +188,16 @@ class Scheduler {
     std::int32_t first_sample = 0, num_samples = 0;  // in Step::sample_seqs
     bool prompt_logprobs = false;
   };
+  // A sequence's blocks that a step in flight reads from the second tier.
+  struct Load {
+    SeqId seq = 0;
+    std::uint32_t incarnation = 0;
+    std::int32_t first_block = 0, num_blocks = 0;
+  };
   struct Step {
     std::uint64_t id = 0;
     std::vector<Chunk> chunks;
+    std::vector<Load> loads;
     std::vector<SeqId> sample_seqs;  // reserved for max_num_seqs: plans borrow spans of it
     std::vector<BlockId> pins;       // released when the step is over
   };
@@ -186,10 +220,21 @@ class Scheduler {
   // Admission and preemption: admission.cc
   void admit_waiting(StepPlan& plan);
   bool try_admit(ScheduledRequest& request, StepPlan& plan);
-  std::span<const Digest> find_hit(ScheduledRequest& request) const;
+  std::span<const Digest> usable_hashes(ScheduledRequest& request) const;
   std::int64_t blocks_to_resume(const ScheduledRequest& request) const;
   Fit make_room(const ScheduledRequest& request, std::int32_t num_needed);
   void preempt(ScheduledRequest& request);
+
+  // The second tier: second_tier.cc
+  std::int32_t find_loadable(const ScheduledRequest& request,
+                             std::span<const Digest> usable,
+                             std::int32_t num_hit) const;
+  bool in_tier(const Digest& digest) const;
+  Fit plan_load(ScheduledRequest& request, StepPlan& plan);
+  void gather_load(ScheduledRequest& request);
+  void carry_out_load(Sequence& sequence, StepPlan& plan);
+  void commit_load(const Load& load, const LoadResult& result, StepOutput& output);
+  void plan_saves(std::span<const CachedBlock> blocks, StepPlan& plan);
 
   // Endings and results: commit.cc
   std::unique_ptr<Step> pop_step(std::uint64_t step_id);
@@ -221,6 +266,10 @@ class Scheduler {
   std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
   std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;
   std::vector<SeqId> pending_drops_;
+  std::optional<TierIndex> tier_;
+  std::vector<CachedBlock> evicted_;  // by the plan being made
+  std::vector<TierIndex::Key> forgotten_;
+  double seconds_per_token_ = 0, seconds_per_block_ = 0;
   std::vector<Admission> newly_admitted_;
   SeqId next_seq_ = 1;
   std::uint64_t next_arrival_ = 0, next_step_id_ = 1;

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/sha256.h"
 #include "kv/sequence_blocks.h"
-#include "kv/sha256.h"
 #include "request/sampling_params.h"
 
 namespace pagemill {
@@ -20,6 +20,7 @@ struct Sequence {
       : request(owner), id(seq), index(sequence_index), blocks(std::move(b)) {}
 
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens.size()); }
+  bool loads() const { return load_in_flight || num_computed < load_end; }
 
   ScheduledRequest& request;
   SeqId id;
@@ -29,6 +30,8 @@ struct Sequence {
   std::int32_t num_computed = 0;   // tokens whose keys and values planned steps write or wrote
   std::int32_t num_in_flight = 0;  // steps
   std::uint32_t incarnation = 0;   // preemptions so far
+  std::int32_t load_end = 0;       // tokens below are to come from the second tier
+  bool load_in_flight = false;     // a step reads some of them
   bool in_runner = false;          // the runner has its sampling state
   SequenceBlocks blocks;
   std::vector<Digest> hashes;  // of the full blocks of `tokens`, as far as needed

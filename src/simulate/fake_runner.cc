@@ -29,7 +29,21 @@ void FakeRunner::submit(const StepPlan& plan) {
 }
 
 FakeRunner::OwnedStep FakeRunner::take(const StepPlan& plan) {
-  OwnedStep step{plan.step_id, {}, plan.forks, plan.copies, {}, plan.drops};
+  OwnedStep step;
+  step.id = plan.step_id;
+  step.saves = plan.saves;
+  step.forgets = plan.forgets;
+  step.forks = plan.forks;
+  step.copies = plan.copies;
+  step.drops = plan.drops;
+  for (const SequenceLoad& load : plan.loads) {
+    OwnedLoad owned{load.seq, load.first_block, {load.keys.begin(), load.keys.end()}, {}};
+    for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+      const auto table = load.block_tables[group];
+      owned.tables.emplace_back(table.begin(), table.end());
+    }
+    step.loads.push_back(std::move(owned));
+  }
   for (const SequenceCreate& create : plan.creates) {
     State state{create.params,
                 create.sequence_index,
@@ -69,7 +83,17 @@ void FakeRunner::check_writes(const OwnedStep& step) const {
       for (const BlockId block : table) ++num_tables[block];
     }
   }
+  for (const OwnedLoad& load : step.loads) {
+    for (const auto& table : load.tables) {
+      for (const BlockId block : table) ++num_tables[block];
+    }
+  }
   for (const OwnedStep& earlier : steps_) {
+    for (const OwnedLoad& load : earlier.loads) {
+      for (const auto& table : load.tables) {
+        for (const BlockId block : table) in_flight[block].insert(&load);
+      }
+    }
     for (const OwnedShare& owned : earlier.shares) {
       for (const auto& table : owned.tables) {
         for (const BlockId block : table) in_flight[block].insert(owned.family);
@@ -82,6 +106,25 @@ void FakeRunner::check_writes(const OwnedStep& step) const {
     require(targets.insert(copy.target).second, "block {} is copied to twice", copy.target);
     require(targets.count(copy.source) == 0, "block {} is copied from after to", copy.source);
     require(in_flight.count(copy.target) == 0, "copy target {} is in flight", copy.target);
+  }
+  for (const BlockSave& save : step.saves) {
+    require(in_flight.count(save.block) == 0, "block {} is saved while in flight", save.block);
+  }
+  for (const OwnedLoad& load : step.loads) {
+    const auto end = load.first_block + static_cast<std::int32_t>(load.keys.size());
+    require(!load.keys.empty(), "sequence {} loads nothing", load.seq);
+    for (const auto& table : load.tables) {
+      require(static_cast<std::int32_t>(table.size()) == end,
+              "sequence {}: a table of {} for {} blocks",
+              load.seq,
+              table.size(),
+              end);
+      for (std::int32_t i = load.first_block; i < end; ++i) {
+        require(table[i] > kNullBlock && num_tables[table[i]] == 1 && !in_flight.count(table[i]),
+                "load into block {}, which is in use",
+                table[i]);
+      }
+    }
   }
   for (const OwnedShare& owned : step.shares) {
     const std::int32_t begin = owned.share.num_computed_tokens;
@@ -111,18 +154,60 @@ StepResult FakeRunner::wait() {
   require(!steps_.empty(), "no step is in flight");
   OwnedStep step = std::move(steps_.front());
   steps_.pop_front();
+  StepResult result{step.id, {}, run_tier(step)};
   change_states(step);
   for (const BlockCopy& copy : step.copies) {
     for (std::int32_t i = 0; i < layout_.block_size; ++i) {
       slot(copy.group, copy.target, i) = slot(copy.group, copy.source, i);
     }
   }
-  StepResult result{step.id, {}};
   for (const OwnedShare& owned : step.shares) result.sequences.push_back(run(owned));
   for (const SeqId seq : step.drops) {
     require(states_.erase(seq) == 1, "sequence {} is dropped, but unknown", seq);
   }
   return result;
+}
+
+void FakeRunner::set_tier_faults(double lost, double broken, std::uint64_t seed) {
+  lost_ = lost;
+  broken_ = broken;
+  fault_dice_.seed(seed);
+}
+
+std::span<SlotContent> FakeRunner::block_slots(std::int32_t group, BlockId block) {
+  return std::span(slots_[group])
+      .subspan(std::size_t(block) * layout_.block_size, layout_.block_size);
+}
+
+// Saves, loads and forgets, in that order.
+std::vector<LoadResult> FakeRunner::run_tier(const OwnedStep& step) {
+  const auto happens = [&](double p) { return fault_dice_() % 1000000 < p * 1000000; };
+  for (const BlockSave& save : step.saves) {
+    const auto slots = block_slots(save.group, save.block);
+    for (const SlotContent content : slots) {
+      require(content != kEmptySlot, "block {} is saved with an empty slot", save.block);
+    }
+    if (happens(lost_)) continue;
+    tier_[{save.group, save.key.bytes}].assign(slots.begin(), slots.end());
+  }
+  std::vector<LoadResult> results;
+  results.reserve(step.loads.size());
+  for (const OwnedLoad& owned : step.loads) results.push_back({owned.seq, load(owned)});
+  for (const BlockKey& key : step.forgets) tier_.erase({key.group, key.key.bytes});
+  return results;
+}
+
+std::int32_t FakeRunner::load(const OwnedLoad& owned) {
+  for (std::size_t i = 0; i < owned.keys.size(); ++i) {
+    for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+      const auto found = tier_.find({group, owned.keys[i].bytes});
+      const bool broken = fault_dice_() % 1000000 < broken_ * 1000000;
+      if (found == tier_.end() || broken) return static_cast<std::int32_t>(i);
+      const auto slots = block_slots(group, owned.tables[group][owned.first_block + i]);
+      std::copy(found->second.begin(), found->second.end(), slots.begin());
+    }
+  }
+  return static_cast<std::int32_t>(owned.keys.size());
 }
 
 void FakeRunner::change_states(OwnedStep& step) {

@@ -6,8 +6,12 @@
 // twice in a step, in another sequence's table, or still used by a step in flight.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -38,6 +42,10 @@ class FakeRunner {
   std::int32_t num_in_flight() const { return static_cast<std::int32_t>(steps_.size()); }
   // Sequences whose sampling state is kept.
   std::int32_t num_states() const { return static_cast<std::int32_t>(states_.size()); }
+  // From now on a block's save is lost, or its load finds it broken, with these probabilities.
+  void set_tier_faults(double lost, double broken, std::uint64_t seed);
+  // Blocks that the second tier holds.
+  std::size_t num_tier_blocks() const { return tier_.size(); }
   // The next step's sequence of this id reports failure.
   void fail_next(SeqId seq) { failing_ = seq; }
 
@@ -58,12 +66,21 @@ class FakeRunner {
     std::vector<SeqId> sample_seqs;
     const void* family = nullptr;  // the request
   };
+  struct OwnedLoad {
+    SeqId seq = 0;
+    std::int32_t first_block = 0;
+    std::vector<Digest> keys;
+    std::vector<std::vector<BlockId>> tables;  // [num_groups]
+  };
   struct OwnedCreate {
     SeqId seq;
     State state;
   };
   struct OwnedStep {
     std::uint64_t id = 0;
+    std::vector<BlockSave> saves;
+    std::vector<OwnedLoad> loads;
+    std::vector<BlockKey> forgets;
     std::vector<OwnedCreate> creates;
     std::vector<SequenceFork> forks;
     std::vector<BlockCopy> copies;
@@ -73,6 +90,9 @@ class FakeRunner {
 
   OwnedStep take(const StepPlan& plan);
   void check_writes(const OwnedStep& step) const;
+  std::vector<LoadResult> run_tier(const OwnedStep& step);
+  std::int32_t load(const OwnedLoad& load);
+  std::span<SlotContent> block_slots(std::int32_t group, BlockId block);
   void change_states(OwnedStep& step);
   void extend(State& state, TokenId token) const;
   SequenceResult run(const OwnedShare& share);
@@ -89,6 +109,9 @@ class FakeRunner {
   std::unordered_map<SeqId, State> states_;
   std::unordered_map<SeqId, const void*> families_;  // of submitted plans
   std::deque<OwnedStep> steps_;
+  std::map<std::pair<std::int32_t, std::array<std::uint8_t, 32>>, std::vector<SlotContent>> tier_;
+  double lost_ = 0, broken_ = 0;
+  std::mt19937_64 fault_dice_;
   SeqId failing_ = 0;
 };
 

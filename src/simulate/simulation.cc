@@ -25,6 +25,7 @@ Simulation::Simulation(Options options) : options_(std::move(options)) {
     layout.windows.push_back(group.kind == KvKind::kWindowed ? group.window : 0);
   }
   runner_ = std::make_unique<FakeRunner>(model_, layout, options_.scheduler.num_blocks);
+  runner_->set_tier_faults(options_.tier_lost, options_.tier_broken, 1);
   auto scheduler = Scheduler::create(options_.scheduler);
   require(scheduler.ok(), "{}", scheduler.ok() ? "" : scheduler.error().message);
   scheduler_ = std::move(scheduler).value();
@@ -70,7 +71,8 @@ bool Simulation::step() {
     require(scheduler_->stats().num_running_seqs <= options_.scheduler.max_num_seqs,
             "over max_num_seqs");
     runner_->submit(plan_);
-    require(!plan_.sequences.empty() || !plan_.drops.empty(), "a step does nothing");
+    require(!plan_.sequences.empty() || !plan_.drops.empty() || !plan_.loads.empty(),
+            "a step does nothing");
   }
   const bool commits =
       runner_->num_in_flight() >= options_.depth || (!planned && runner_->num_in_flight() > 0);
@@ -85,6 +87,15 @@ void Simulation::run(std::int64_t max_steps) {
     require(step(), "{} requests are left, but nothing is planned", requests_.size());
   }
   require(requests_.empty(), "{} requests never ended", requests_.size());
+}
+
+void Simulation::flush() {
+  for (;;) {
+    scheduler_->plan_flush(plan_, 7);
+    if (plan_.empty()) return;
+    runner_->submit(plan_);
+    commit_oldest();
+  }
 }
 
 void Simulation::check_all_freed() {

@@ -21,8 +21,9 @@ class Simulation {
   struct Options {
     SchedulerConfig scheduler;  // valid; eos_token_ids are the model's
     std::int32_t vocab_size = 1000;
-    std::int32_t depth = 1;        // steps in flight
-    bool check_every_step = true;  // the linear checks
+    std::int32_t depth = 1;                 // steps in flight
+    bool check_every_step = true;           // the linear checks
+    double tier_lost = 0, tier_broken = 0;  // FakeRunner::set_tier_faults
   };
   // What a sequence has got so far, and what it has to get next.
   struct Progress {
@@ -47,6 +48,8 @@ class Simulation {
   bool step();
   // Steps until no request is left; throws if it takes more than max_steps.
   void run(std::int64_t max_steps);
+  // After run(): saves what is cached in the second tier.
+  void flush();
   // After run(): throws unless every block is free or cached and the runner keeps no state.
   void check_all_freed();
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <random>
 
+#include "base/files_testing.h"
 #include "hub/model_path.h"
 #include "kernels/isa.h"
 #include "models/model.h"
@@ -30,6 +31,7 @@ struct Case {
   std::int32_t others_before = 0, others_after = 0;
   std::int32_t others_max_prompt = 120, others_max_output = 40;
   bool others_outrank = false;     // under the priority policy: the target is the one preempted
+  bool swap = false;               // evicted blocks go to a disk, and come back from there
   bool same_prompt_first = false;  // so that the target finds its prefix in the cache
 };
 
@@ -92,6 +94,12 @@ class Rig {
     auto kv = KvStorage::create(
         spec.kv_specs, DType::kBF16, conditions.block_size, conditions.num_blocks);
     PM_CHECK(kv.ok(), "{}", kv.error().message);
+    std::vector<std::int64_t> block_bytes;
+    for (std::int32_t group = 0; group < kv->num_groups(); ++group) {
+      block_bytes.push_back(static_cast<std::int64_t>(kv->block_bytes(group)));
+    }
+    std::unique_ptr<KvDiskTier> tier;
+    if (conditions.swap) tier = KvDiskTier::open(folder_.path()).value();
     runner_ = std::make_unique<ModelRunner>(
         *model_,
         std::move(kv).value(),
@@ -102,7 +110,8 @@ class Rig {
                       .max_num_seqs = 256,
                       .max_logits_rows = 64,
                       .poison_free_blocks = true,
-                      .eos_token_ids = {}});
+                      .eos_token_ids = {}},
+        std::move(tier));
     auto scheduler = Scheduler::create({.kv_groups = spec.kv_specs,
                                         .num_blocks = conditions.num_blocks,
                                         .block_size = conditions.block_size,
@@ -112,6 +121,9 @@ class Rig {
                                         .max_queued_requests = 4096,
                                         .enable_prefix_caching = conditions.prefix_caching,
                                         .policy = SchedulingPolicy::kPriority,
+                                        .tier_bytes = conditions.swap ? 1 << 30 : 0,
+                                        .tier_block_bytes = block_bytes,
+                                        .preemption = PreemptionMode::kSwap,
                                         .eos_token_ids = {},
                                         .cache_identity = model.path});
     PM_CHECK(scheduler.ok(), "{}", scheduler.error().message);
@@ -198,6 +210,7 @@ class Rig {
     while (scheduler_->has_work()) step();
   }
 
+  TemporaryFolder folder_;
   Case conditions_;
   ThreadPool pool_;
   std::unique_ptr<Checkpoint> checkpoint_;
@@ -265,6 +278,22 @@ void check_model(const ModelUnderTest& model) {
     EXPECT_GE(preempted.stats.preemptions, 1u);
     EXPECT_GE(preempted.recomputed, kPromptLen);
     expect_same_bits(alone, preempted);
+  }
+  {
+    SCOPED_TRACE("preempted and swapped");
+    const Observed swapped = run({.num_blocks = 24,
+                                  .prefix_caching = true,
+                                  .others_after = 24,
+                                  .others_max_prompt = 12,
+                                  .others_max_output = 60,
+                                  .others_outrank = true,
+                                  .swap = true});
+    EXPECT_GE(swapped.stats.preemptions, 1u);
+    EXPECT_GE(swapped.stats.tier_saves, static_cast<std::uint64_t>(kPromptLen / 16));
+    EXPECT_GE(swapped.stats.resumed_loads, 16u);
+    EXPECT_EQ(swapped.stats.tier_failed_loads, 0u);
+    EXPECT_LT(swapped.recomputed, kPromptLen);
+    expect_same_bits(alone, swapped);
   }
   {
     SCOPED_TRACE("prefix hit");

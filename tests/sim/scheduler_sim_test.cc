@@ -87,6 +87,14 @@ Scenario draw_scenario(Dice& dice) {
   config.num_blocks =
       2 + static_cast<std::int32_t>(num_groups * per_sequence *
                                     dice.pick<double>({0.7, 1.0, 1.3, 2.0, 4.0, 16.0}));
+  if (config.enable_prefix_caching && dice.chance(0.6)) {
+    for (std::int32_t i = 0; i < num_groups; ++i) config.tier_block_bytes.push_back(10 + i);
+    config.tier_bytes = dice.pick<std::int64_t>({15, 100, 1000, 100000});
+    config.preemption = dice.pick<PreemptionMode>(
+        {PreemptionMode::kRecompute, PreemptionMode::kSwap, PreemptionMode::kAuto});
+    if (dice.chance(0.3)) s.options.tier_lost = 0.2;
+    if (dice.chance(0.3)) s.options.tier_broken = 0.2;
+  }
   s.arrival_rate = dice.pick<double>({0.05, 0.3, 1.0, 3.0});
   if (dice.chance(0.5)) s.abort_rate = 0.03;
   if (dice.chance(0.5)) s.finish_rate = 0.03;
@@ -131,7 +139,8 @@ Request draw_request(Dice& dice, const Scenario& s, RequestId id) {
 struct Totals {
   std::uint64_t scenarios = 0, steps = 0, preemptions = 0, hits = 0, resumed_hits = 0, chunked = 0,
                 copies = 0, forks = 0, evictions = 0, refused = 0, queue_full = 0, finished = 0,
-                aborted = 0, failed = 0, stopped = 0, depth2_preemptions = 0;
+                aborted = 0, failed = 0, stopped = 0, depth2_preemptions = 0, saves = 0, loads = 0,
+                failed_loads = 0, resumed_loads = 0, flushed = 0;
 
   void add(const Simulation& simulation, const Scenario& s) {
     const SchedulerStats stats = simulation.scheduler().stats();
@@ -145,6 +154,10 @@ struct Totals {
     copies += stats.copy_on_writes;
     forks += stats.forks;
     evictions += stats.blocks.evictions;
+    saves += stats.tier_saves;
+    loads += stats.tier_loads;
+    failed_loads += stats.tier_failed_loads;
+    resumed_loads += stats.resumed_loads;
     for (const auto& [id, sequences] : simulation.finished()) {
       for (const auto& sequence : sequences) {
         aborted += sequence.reason == FinishReason::kAbort;
@@ -191,6 +204,10 @@ void run_scenario(std::uint64_t seed, Totals& totals) {
   // No starvation: even one token a step, everything recomputed often, ends in bounded time.
   simulation.run(2000000);
   simulation.check_all_freed();
+  const std::uint64_t num_saved = simulation.scheduler().stats().tier_saves;
+  simulation.flush();
+  simulation.check_all_freed();
+  totals.flushed += simulation.scheduler().stats().tier_saves - num_saved;
   totals.add(simulation, s);
 }
 
@@ -214,7 +231,9 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       "%llu scenarios, %llu steps: %llu preemptions (%llu with two steps in flight), %llu tokens "
       "hit, %llu after preemption, %llu chunked prefills, %llu copies on write, %llu forks, %llu "
       "evictions, %llu refused, %llu queue full; sequences: %llu length, %llu stop, %llu aborted, "
-      "%llu failed\n",
+      "%llu failed; second tier: %llu saves (%llu at the end), %llu loads, %llu failed, %llu "
+      "tokens "
+      "after preemption\n",
       static_cast<unsigned long long>(totals.scenarios),
       static_cast<unsigned long long>(totals.steps),
       static_cast<unsigned long long>(totals.preemptions),
@@ -230,7 +249,12 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       static_cast<unsigned long long>(totals.finished),
       static_cast<unsigned long long>(totals.stopped),
       static_cast<unsigned long long>(totals.aborted),
-      static_cast<unsigned long long>(totals.failed));
+      static_cast<unsigned long long>(totals.failed),
+      static_cast<unsigned long long>(totals.saves),
+      static_cast<unsigned long long>(totals.flushed),
+      static_cast<unsigned long long>(totals.loads),
+      static_cast<unsigned long long>(totals.failed_loads),
+      static_cast<unsigned long long>(totals.resumed_loads));
   EXPECT_GT(totals.steps, 40000u * kScenarios / 400);
   EXPECT_GT(totals.preemptions, 500u * kScenarios / 400);
   EXPECT_GT(totals.depth2_preemptions, 100u * kScenarios / 400);
@@ -246,6 +270,10 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   EXPECT_GT(totals.stopped, 1000u * kScenarios / 400);
   EXPECT_GT(totals.aborted, 100u * kScenarios / 400);
   EXPECT_GT(totals.failed, 10u * kScenarios / 400);
+  EXPECT_GT(totals.flushed, 100u * kScenarios / 400);
+  EXPECT_GT(totals.loads, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.failed_loads, 100u * kScenarios / 400);
+  EXPECT_GT(totals.resumed_loads, 500u * kScenarios / 400);
 }
 
 }  // namespace

@@ -21,6 +21,11 @@ EngineSnapshot snapshot(const EngineStats& stats) {
   out.steps = stats.steps;
   out.chunked_prefills = stats.chunked_prefills;
   out.copy_on_writes = stats.copy_on_writes;
+  out.tier_queries = stats.tier_queries;
+  out.tier_hits = stats.tier_hits;
+  out.tier_saved_bytes = stats.tier_saved_bytes;
+  out.tier_loaded_bytes = stats.tier_loaded_bytes;
+  out.tier_failed_loads = stats.tier_failed_loads;
   out.step_seconds = stats.step_seconds;
   return out;
 }

@@ -1,4 +1,4 @@
-#include "kv/sha256.h"
+#include "base/sha256.h"
 
 #include <algorithm>
 #include <bit>
