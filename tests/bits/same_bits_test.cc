@@ -95,6 +95,7 @@ class Rig {
         spec.kv_specs, DType::kBF16, conditions.block_size, conditions.num_blocks);
     PM_CHECK(kv.ok(), "{}", kv.error().message);
     std::vector<std::int64_t> block_bytes;
+    block_bytes.reserve(kv->num_groups());
     for (std::int32_t group = 0; group < kv->num_groups(); ++group) {
       block_bytes.push_back(static_cast<std::int64_t>(kv->block_bytes(group)));
     }
