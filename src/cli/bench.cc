@@ -315,6 +315,13 @@ void add_measure(
   CLI::App* command = parent.add_subcommand(name, what);
   auto options = std::make_shared<BenchOptions>();
   add_engine_options(*command, options->engine);
+  command
+      ->add_option("--kv-reservation",
+                   options->engine.kv_reservation,
+                   "To compare with: memory set aside at admission as by a contiguous cache, for "
+                   "the longest sequence (max), a power of two (pow2) or the known length (oracle)")
+      ->check(CLI::IsMember({"none", "max", "pow2", "oracle"}))
+      ->capture_default_str();
   command->add_option("--repeats", options->repeats, "Runs, each a line")->capture_default_str();
   command->add_option(
       "--workload", options->workload_file, "JSON lines with prompt_token_ids and output_len");

@@ -26,6 +26,8 @@ struct EngineOptions {
   std::int64_t kv_disk_bytes = std::int64_t{4} << 30;  // the most that they take
   std::string preemption_mode = "auto";                // recompute | swap | auto
   std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
+  // Benches only: memory set aside as by a contiguous cache: none | max | pow2 | oracle.
+  std::string kv_reservation = "none";
   // Tests only.
   std::optional<std::int32_t> num_blocks_override;
   bool poison_free_blocks = false;  // fill free and fresh blocks with NaN

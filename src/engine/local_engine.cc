@@ -134,6 +134,7 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
   const ModelSpec& spec = loaded_.model->spec();
   PM_ASSIGN(const SchedulingPolicy policy, parse_scheduling_policy(options_.scheduling_policy));
   PM_ASSIGN(const PreemptionMode preemption, parse_preemption_mode(options_.preemption_mode));
+  PM_ASSIGN(const Reservation reservation, parse_reservation(options_.kv_reservation));
   // Blocks on a disk outlive the process: they need a name that no other weights can have.
   std::string weights = options_.model;
   if (!options_.kv_disk_path.empty()) {
@@ -151,6 +152,7 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
       .policy = policy,
       .tier_bytes = options_.kv_disk_path.empty() ? 0 : options_.kv_disk_bytes,
       .preemption = preemption,
+      .reservation = reservation,
       .eos_token_ids = loaded_.info.eos_token_ids,
       .cache_identity = fmt::format("{}:{}:{}:{}:{}",
                                     weights,

@@ -1,5 +1,6 @@
 // Who gets in, and who has to leave when blocks run out.
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 #include "scheduler/scheduler.h"
@@ -12,6 +13,16 @@ Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name) {
   return invalid_argument(
       fmt::format("scheduling_policy: expected fcfs or priority, got '{}'", name),
       "scheduling_policy");
+}
+
+Result<Reservation> parse_reservation(const std::string& name) {
+  if (name == "none") return Reservation::kNone;
+  if (name == "max") return Reservation::kMax;
+  if (name == "pow2") return Reservation::kPowerOfTwo;
+  if (name == "oracle") return Reservation::kOracle;
+  return invalid_argument(
+      fmt::format("kv_reservation: expected none, max, pow2 or oracle, got '{}'", name),
+      "kv_reservation");
 }
 
 Result<PreemptionMode> parse_preemption_mode(const std::string& name) {
@@ -76,6 +87,27 @@ std::int64_t Scheduler::blocks_at_full_length(std::int32_t prompt_len,
   return needed;
 }
 
+std::int64_t Scheduler::blocks_to_reserve(std::int32_t prompt_len,
+                                          std::int32_t max_tokens,
+                                          std::int32_t num_sequences) const {
+  const std::int32_t output = std::min(max_tokens, config_.max_model_len - prompt_len);
+  std::int64_t tokens = 0;
+  switch (config_.reservation) {
+    case Reservation::kNone:
+      return 0;
+    case Reservation::kMax:
+      tokens = config_.max_model_len;
+      break;
+    case Reservation::kPowerOfTwo:
+      tokens = prompt_len + std::int64_t{std::bit_ceil(static_cast<std::uint32_t>(output))};
+      break;
+    case Reservation::kOracle:
+      tokens = prompt_len + output;
+  }
+  const std::int64_t blocks = (tokens + config_.block_size - 1) / config_.block_size;
+  return blocks * num_sequences * layout_.num_groups();
+}
+
 // Blocks that the request holds once every sequence has caught up with its tokens.
 std::int64_t Scheduler::blocks_to_resume(const ScheduledRequest& request) const {
   std::int64_t needed = 0;
@@ -110,8 +142,10 @@ Status Scheduler::add_request(Request request) {
             "n: {} sequences are more than max_num_seqs, {}", num_sequences, config_.max_num_seqs),
         "n");
   }
-  const std::int64_t needed =
-      blocks_at_full_length(prompt_len, request.params.max_tokens, num_sequences);
+  const std::int64_t reserved =
+      blocks_to_reserve(prompt_len, request.params.max_tokens, num_sequences);
+  const std::int64_t needed = std::max(
+      reserved, blocks_at_full_length(prompt_len, request.params.max_tokens, num_sequences));
   if (needed > config_.num_blocks - 1) {
     return invalid_argument(
         fmt::format("max_tokens: {} prompt tokens and up to {} more in {} sequence(s) need {} KV "
@@ -137,6 +171,7 @@ Status Scheduler::add_request(Request request) {
   added->max_len = static_cast<std::int32_t>(std::min<std::int64_t>(
       config_.max_model_len, std::int64_t{prompt_len} + request.params.max_tokens));
   added->root = sequence_root(root_, {}, request.cache_salt);
+  added->num_reserved_blocks = reserved;
   added->spawned = num_sequences == 1;
   added->params = std::make_shared<const SamplingParams>(std::move(request.params));
   add_sequence(*added, 0).tokens = std::move(request.prompt_token_ids);
@@ -169,12 +204,14 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
   }
   needed += SequenceBlocks::num_unreferenced(pool_, layout_, hit);
   if (needed > pool_.num_available()) return false;
+  if (num_reserved_blocks_ + request.num_reserved_blocks > config_.num_blocks - 1) return false;
 
   waiting_.erase(waiting_.begin());
   running_.insert(std::upper_bound(running_.begin(), running_.end(), &request, ServedBefore()),
                   &request);
   request.running = true;
   num_running_seqs_ += request.num_places();
+  num_reserved_blocks_ += request.num_reserved_blocks;
   Sequence& leader = request.leader();
   leader.blocks.adopt_prefix(hit);
   leader.num_computed = hit_tokens;
@@ -229,6 +266,7 @@ Scheduler::Fit Scheduler::make_room(const ScheduledRequest& request, std::int32_
 void Scheduler::preempt(ScheduledRequest& request) {
   std::erase(running_, &request);
   num_running_seqs_ -= request.num_places();
+  num_reserved_blocks_ -= request.num_reserved_blocks;
   for (const auto& sequence : request.sequences) {
     release(*sequence);
     sequence->num_computed = sequence->load_end = 0;

@@ -193,6 +193,7 @@ void Scheduler::end_request(ScheduledRequest& request) {
   if (request.running) {
     std::erase(running_, &request);
     num_running_seqs_ -= request.num_places();
+    num_reserved_blocks_ -= request.num_reserved_blocks;
   } else {
     waiting_.erase(&request);
   }

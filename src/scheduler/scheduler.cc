@@ -230,9 +230,13 @@ void Scheduler::check_invariants() const {
   std::vector<std::int32_t> refs(config_.num_blocks, 0), pins(config_.num_blocks, 0);
   std::vector<std::int32_t> filled(config_.num_blocks, 0);
   std::int32_t num_places = 0;
+  std::int64_t num_reserved = 0;
   for (const auto& [id, request] : requests_) {
     PM_CHECK(!request->sequences.empty());
-    if (request->running) num_places += request->num_places();
+    if (request->running) {
+      num_places += request->num_places();
+      num_reserved += request->num_reserved_blocks;
+    }
     PM_CHECK(request->running || waiting_.count(request.get()) == 1);
     for (const auto& sequence : request->sequences) {
       PM_CHECK(sequences_.at(sequence->id) == sequence.get());
@@ -264,6 +268,7 @@ void Scheduler::check_invariants() const {
              filled[block],
              pool_.num_filled(block));
   }
+  PM_CHECK(num_reserved == num_reserved_blocks_ && num_reserved < config_.num_blocks);
   PM_CHECK(num_places == num_running_seqs_ && num_places <= config_.max_num_seqs);
   PM_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
   PM_CHECK(running_.size() + waiting_.size() == requests_.size());

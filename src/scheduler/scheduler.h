@@ -52,6 +52,18 @@ enum class PreemptionMode {
 // "recompute", "swap" or "auto"; kInvalidArgument otherwise.
 Result<PreemptionMode> parse_preemption_mode(const std::string& name);
 
+// Memory set aside for a sequence at its admission, as systems do whose cache is contiguous: what
+// paging is compared with (Kwon et al., SOSP 2023). Blocks are taken on demand all the same, but
+// admission counts what was set aside, and nothing is shared.
+enum class Reservation {
+  kNone,        // paged
+  kMax,         // max_model_len tokens
+  kPowerOfTwo,  // the prompt, and the output rounded up to a power of two
+  kOracle,      // the prompt and the output, known in advance
+};
+// "none", "max", "pow2" or "oracle"; kInvalidArgument otherwise.
+Result<Reservation> parse_reservation(const std::string& name);
+
 struct SchedulerConfig {
   std::vector<KvSpec> kv_groups;   // as the model declares them; 1..kMaxKvGroups
   std::int32_t num_blocks = 0;     // of one pool for all groups, the null block included
@@ -67,6 +79,7 @@ struct SchedulerConfig {
   std::int64_t tier_bytes = 0;
   std::vector<std::int64_t> tier_block_bytes = {};
   PreemptionMode preemption = PreemptionMode::kAuto;
+  Reservation reservation = Reservation::kNone;
   std::vector<TokenId> eos_token_ids;
   // What makes KV bits comparable: weights digest, KV dtype, layout. Hashed with the block size and
   // the groups into the root of every prefix hash.
@@ -222,6 +235,9 @@ class Scheduler {
   bool try_admit(ScheduledRequest& request, StepPlan& plan);
   std::span<const Digest> usable_hashes(ScheduledRequest& request) const;
   std::int64_t blocks_to_resume(const ScheduledRequest& request) const;
+  std::int64_t blocks_to_reserve(std::int32_t prompt_len,
+                                 std::int32_t max_tokens,
+                                 std::int32_t num_sequences) const;
   Fit make_room(const ScheduledRequest& request, std::int32_t num_needed);
   void preempt(ScheduledRequest& request);
 
@@ -264,6 +280,7 @@ class Scheduler {
   RequestQueue waiting_;
   std::vector<ScheduledRequest*> running_;  // in serving order
   std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
+  std::int64_t num_reserved_blocks_ = 0;    // of running requests; 0 unless config_.reservation
   std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;
   std::vector<SeqId> pending_drops_;
   std::optional<TierIndex> tier_;

@@ -200,6 +200,21 @@ TEST(Scheduler, SiblingsShareThePromptUntilTheyWrite) {
   EXPECT_FALSE(b.scheduler->has_work());
 }
 
+TEST(Scheduler, AReservationLimitsTheBatchAsAContiguousCacheWould) {
+  const auto num_running = [](Reservation reservation) {
+    SchedulerConfig config = small_config();  // 100 blocks of 4, sequences of 100 tokens at most
+    config.reservation = reservation;
+    Bench b(config);
+    for (RequestId id = 1; id <= 8; ++id) b.add(Bench::request(id, 10, 33));
+    for (int i = 0; i < 3; ++i) b.step();  // the prompts take more than one
+    return b.scheduler->stats().num_running_requests;
+  };
+  EXPECT_EQ(num_running(Reservation::kNone), 8);
+  EXPECT_EQ(num_running(Reservation::kMax), 4);         // 25 blocks each
+  EXPECT_EQ(num_running(Reservation::kPowerOfTwo), 5);  // 10 + 64 tokens: 19 blocks
+  EXPECT_EQ(num_running(Reservation::kOracle), 8);      // 43 tokens: 11 blocks
+}
+
 TEST(Scheduler, PriorityThenArrival) {
   for (const auto policy : {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority}) {
     SchedulerConfig config = small_config();

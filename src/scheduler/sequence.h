@@ -45,6 +45,7 @@ struct ScheduledRequest {
   std::int32_t prompt_len = 0;
   std::int32_t max_len = 0;  // prompt and output tokens of one sequence at its end
   Digest root;
+  std::int64_t num_reserved_blocks = 0;       // Reservation
   std::int32_t num_prompt_logprobs_done = 1;  // positions handed out; the first has none
 
   bool running = false;
