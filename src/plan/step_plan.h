@@ -121,12 +121,12 @@ struct BeamCandidates {
 struct SequenceResult {
   SeqId seq = 0;
   std::vector<SampledToken> samples;  // [num_samples()], in the order of sample_seqs
-  BeamCandidates beam;                // in place of samples, where beam_width asks for them
   // Entry i is for token num_computed + i + 1 of the prompt; as many as the chunk predicts.
   std::vector<PositionLogprobs> prompt_logprobs;
   // Non-finite logits: the request ends with an error. Its sequences fail in later steps in flight
   // too.
   bool failed = false;
+  BeamCandidates beam = {};  // in place of samples, where SequenceStep::beam_width asks for them
 };
 
 // In the order of StepPlan::sequences.

@@ -106,7 +106,8 @@ float BeamGroup::normalized(float score, std::int32_t length) const {
 // Whether another step may find a hypothesis that is better than the worst of `width` ones.
 bool BeamGroup::can_improve() const {
   if (static_cast<std::int32_t>(hypotheses_.size()) < width_) return true;
-  if (params_->early_stopping == EarlyStopping::kTrue) return false;
+  // One beam is greedy search, which ends at its first end token.
+  if (params_->early_stopping == EarlyStopping::kTrue || width_ == 1) return false;
   const bool at_longest =
       params_->early_stopping == EarlyStopping::kNever && params_->length_penalty > 0;
   const float best = normalized(beams_.front().score, at_longest ? max_tokens_ : length_);

@@ -63,7 +63,7 @@ std::vector<ReferenceHypothesis> reference_beam_search(const SamplingParams& par
     sort_best_first(finished);
     if (finished.size() > width) finished.resize(width);
     if (finished.size() < width || beams.empty()) continue;
-    if (params.early_stopping == EarlyStopping::kTrue) break;
+    if (params.early_stopping == EarlyStopping::kTrue || width == 1) break;
     const bool never = params.early_stopping == EarlyStopping::kNever;
     const float best =
         beams.front().score /

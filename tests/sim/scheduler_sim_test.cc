@@ -237,7 +237,8 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       "%llu scenarios, %llu steps: %llu preemptions (%llu with two steps in flight), %llu tokens "
       "hit, %llu after preemption, %llu chunked prefills, %llu copies on write, %llu forks, %llu "
       "evictions, %llu refused, %llu queue full; sequences: %llu length, %llu stop, %llu aborted, "
-      "%llu failed; %llu hypotheses of beam searches, alone with %llu preemptions, %llu tokens hit, "
+      "%llu failed; %llu hypotheses of beam searches, alone with %llu preemptions, %llu tokens "
+      "hit, "
       "%llu copies on write, %llu aborted\n",
       static_cast<unsigned long long>(totals.scenarios),
       static_cast<unsigned long long>(totals.steps),
