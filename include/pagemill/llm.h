@@ -43,13 +43,16 @@ using Conversation = std::vector<ChatMessage>;
 
 // One generated sequence of a request.
 struct CompletionOutput {
-  std::int32_t index = 0;          // 0..n-1; under best_of the best is 0
+  std::int32_t index = 0;          // 0..n-1; under best_of and beam search the best is 0
   std::string text;                // UTF-8, without the stop string unless asked for
   std::vector<TokenId> token_ids;  // [num_tokens]
   std::vector<PositionLogprobs>
       logprobs;  // [num_tokens], or empty unless SamplingParams::logprobs is set
   std::optional<double>
       cumulative_logprob;  // natural log, summed over token_ids; set with logprobs
+  // Under use_beam_search: what the outputs are ordered by, sum of logprobs /
+  // length^length_penalty.
+  std::optional<float> beam_score;
   FinishReason finish_reason = FinishReason::kNone;
   // What ended the sequence: a stop string, or one of stop_token_ids; none for EOS and length.
   std::optional<std::variant<TokenId, std::string>> stop_reason;

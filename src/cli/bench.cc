@@ -31,6 +31,7 @@ struct BenchOptions {
   double mean_input = 160, mean_output = 200, rate = 1, timeout_s = 600;
   std::uint64_t workload_seed = 20261122;
   bool sampling = false;
+  std::int32_t n = 1, beam_width = 0;
 };
 
 // Everything that makes sampling costly at once: temperature, top-p, top-k, penalties, stop
@@ -50,7 +51,22 @@ SamplingParams costly_sampling() {
 
 SamplingParams greedy() {
   SamplingParams params;
-  params.temperature = 0;
+  params.make_greedy();
+  return params;
+}
+
+SamplingParams params_of(const BenchOptions& options) {
+  SamplingParams params = options.sampling ? costly_sampling() : greedy();
+  params.n = options.n;
+  if (options.n > 1 && !options.sampling) {
+    params.temperature = 1;  // n greedy sequences would be one
+    params.seed = 1;
+  }
+  if (options.beam_width > 0) {
+    params = greedy();
+    params.use_beam_search = true;
+    params.n = options.beam_width;
+  }
   return params;
 }
 
@@ -173,8 +189,7 @@ Status measure_workload(const BenchOptions& options,
   for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
     if (repeat > 0) shift_tokens(items, vocab_size);
     const EngineStats before = engine.stats();
-    const RunMeasure measure =
-        run_workload(engine, items, options.sampling ? costly_sampling() : greedy(), rate);
+    const RunMeasure measure = run_workload(engine, items, params_of(options), rate);
     const EngineStats after = engine.stats();
     PM_TRY(check(measure));
     json line = workload_fields(options, name, rate, items.size(), measure);
@@ -182,6 +197,9 @@ Status measure_workload(const BenchOptions& options,
     line["step_seconds"] = after.step_seconds - before.step_seconds;
     line["preemptions"] = after.num_preemptions - before.num_preemptions;
     line["put_off"] = measure.num_put_off;
+    line["copy_on_writes"] = after.copy_on_writes - before.copy_on_writes;
+    if (options.n > 1) line["n"] = options.n;
+    if (options.beam_width > 0) line["beam_width"] = options.beam_width;
     if (rate > 0) print_table(line);
     print(std::move(line), engine);
   }
@@ -337,6 +355,14 @@ void add_measure(
   command->add_flag("--sampling",
                     options->sampling,
                     "With temperature, top-p, top-k, penalties and stop strings");
+  if (std::string_view(name) == "throughput") {
+    command->add_option("--n", options->n, "Sequences of each request, at temperature 1 if many")
+        ->check(CLI::Range(1, 128));
+    command->add_option("--beam-width", options->beam_width, "Beam searches of this width instead")
+        ->check(CLI::Range(1, 128))
+        ->excludes("--n")
+        ->excludes("--sampling");
+  }
   command->callback([options, measure, &status] { status.code = bench(*options, measure); });
 }
 

@@ -96,6 +96,7 @@ json to_json(const BatchItem& item) {
                                {"text", output.text},
                                {"token_ids", output.token_ids},
                                {"finish_reason", to_string(output.finish_reason)}});
+    if (output.beam_score) line["outputs"].back()["beam_score"] = *output.beam_score;
   }
   const Usage& usage = item.output.usage;
   line["usage"] = {{"prompt_tokens", usage.prompt_tokens},

@@ -1,5 +1,7 @@
 #include "cli/sampling_flags.h"
 
+#include <map>
+
 namespace pagemill::cli {
 
 void SamplingFlags::add_to(CLI::App& command) {
@@ -13,6 +15,19 @@ void SamplingFlags::add_to(CLI::App& command) {
   command.add_option("--max-tokens", max_tokens, "Most tokens to generate");
   command.add_option("--min-tokens", min_tokens, "Tokens before which nothing stops");
   command.add_option("--n", n, "Answers to each prompt");
+  command.add_option("--best-of", best_of, "Answers to sample, of which the --n likeliest return");
+  command.add_flag("--use-beam-search", use_beam_search, "The --n best that a beam search finds");
+  command.add_option("--beam-width", beam_width, "Beams, --n or more (default: --n)");
+  command.add_option(
+      "--length-penalty", length_penalty, "Beam scores are divided by length to this power");
+  command
+      .add_option("--early-stopping",
+                  early_stopping,
+                  "Whether a beam search ends with its beam_width-th answer: false, true or never")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, EarlyStopping>{{"false", EarlyStopping::kFalse},
+                                               {"true", EarlyStopping::kTrue},
+                                               {"never", EarlyStopping::kNever}}));
   command.add_option("--stop", stop, "Strings that end the text");
   command.add_flag("--ignore-eos", ignore_eos, "Go on past the end-of-text token");
 }
@@ -21,6 +36,7 @@ SamplingParams SamplingFlags::apply(SamplingParams params) const {
   const auto set = [](auto& field, const auto& flag) {
     if (flag) field = *flag;
   };
+  if (use_beam_search) params.make_greedy();  // the defaults may sample
   set(params.temperature, temperature);
   set(params.top_p, top_p);
   set(params.min_p, min_p);
@@ -31,6 +47,11 @@ SamplingParams SamplingFlags::apply(SamplingParams params) const {
   set(params.max_tokens, max_tokens);
   set(params.min_tokens, min_tokens);
   set(params.n, n);
+  set(params.best_of, best_of);
+  params.use_beam_search = use_beam_search;
+  set(params.beam_width, beam_width);
+  set(params.length_penalty, length_penalty);
+  set(params.early_stopping, early_stopping);
   params.stop = stop;
   params.ignore_eos = ignore_eos;
   return params;

@@ -21,6 +21,15 @@ bool read(const json& value, float* out) {
   return value.is_number();
 }
 
+bool read(const json& value, EarlyStopping* out) {
+  if (value.is_boolean()) {
+    *out = value.get<bool>() ? EarlyStopping::kTrue : EarlyStopping::kFalse;
+    return true;
+  }
+  *out = EarlyStopping::kNever;
+  return value == "never";
+}
+
 bool read(const json& value, std::int32_t* out) {
   if (!value.is_number_integer()) return false;
   const auto number = value.get<std::int64_t>();
@@ -73,6 +82,11 @@ bool read(const json& value, std::vector<std::pair<TokenId, float>>* out) {
 }  // namespace
 
 Status read_sampling_params(const json& object, SamplingParams* params) {
+  // The defaults may sample, a beam search does not.
+  if (const auto beams = object.find("use_beam_search");
+      beams != object.end() && beams->is_boolean() && beams->get<bool>()) {
+    params->make_greedy();
+  }
   for (const SamplingField& field : sampling_fields()) {
     const auto it = object.find(field.name);
     if (it == object.end() || it->is_null()) continue;

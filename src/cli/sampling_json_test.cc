@@ -37,6 +37,20 @@ TEST(SamplingJson, ReadsEveryKindOfField) {
   EXPECT_EQ(params.max_tokens, SamplingParams().max_tokens);
 }
 
+TEST(SamplingJson, BeamSearchStartsFromGreedyDefaults) {
+  SamplingParams params;
+  params.top_p = 0.5f;
+  const json object = {{"use_beam_search", true}, {"beam_width", 3}, {"early_stopping", "never"}};
+  ASSERT_TRUE(read_sampling_params(object, &params).ok());
+  EXPECT_EQ(params.temperature, 0);
+  EXPECT_EQ(params.top_p, 1);
+  EXPECT_EQ(params.num_sequences(), 3);
+  EXPECT_EQ(params.early_stopping, EarlyStopping::kNever);
+  ASSERT_TRUE(read_sampling_params({{"early_stopping", true}}, &params).ok());
+  EXPECT_EQ(params.early_stopping, EarlyStopping::kTrue);
+  EXPECT_FALSE(read_sampling_params({{"early_stopping", "always"}}, &params).ok());
+}
+
 TEST(SamplingJson, EveryFieldRefusesWhatItIsNot) {
   for (const SamplingField& field : sampling_fields()) {
     SamplingParams params;

@@ -116,6 +116,7 @@ class Batch {
       output.logprobs.push_back(position);
     }
     if (delta.finish_reason != FinishReason::kNone) output.finish_reason = delta.finish_reason;
+    if (delta.beam_score) output.beam_score = delta.beam_score;
     if (delta.stop_token) output.stop_reason = *delta.stop_token;
     if (delta.stop_string) output.stop_reason = *delta.stop_string;
   }

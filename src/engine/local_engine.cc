@@ -208,7 +208,7 @@ Status LocalEngine::prepare(Request& request) const {
                                         params.num_sequences(),
                                         prompt_len + params.max_tokens,
                                         memory_.num_blocks - 1),
-                            params.num_sequences() > 1 ? "n" : "max_tokens");
+                            params.num_sequences() > 1 ? params.width_field() : "max_tokens");
   }
   if (!params.stop.empty() && !loaded_.tokenizer) {
     return invalid_argument("stop: the model has no tokenizer; use stop_token_ids", "stop");
@@ -222,7 +222,7 @@ Result<RequestId> LocalEngine::submit(Request request, OnDelta on_delta) {
   request.arrival_time = monotonic_seconds();
   if (!request.params.seed) request.params.seed = mix(next_seed_++);
   const bool hide_logprobs =
-      request.params.num_sequences() > request.params.n && !request.params.logprobs;
+      request.params.num_outputs() > request.params.n && !request.params.logprobs;
   if (hide_logprobs) request.params.logprobs = 0;
   const RequestId id = request.id;
   PM_TRY(core_->submit(std::move(request), std::move(on_delta), hide_logprobs));

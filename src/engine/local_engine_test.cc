@@ -360,11 +360,33 @@ TEST(LocalEngine, InvalidRequestsNameTheField) {
     r.params.max_tokens = std::numeric_limits<std::int32_t>::max();
   });
   expect_refused("n", [](Request& r) { r.params.n = 100; });
+  expect_refused("beam_width",
+                 [](Request& r) { r.params.use_beam_search = true, r.params.beam_width = 100; });
+  expect_refused("stop",
+                 [](Request& r) { r.params.use_beam_search = true, r.params.stop = {"x"}; });
   expect_refused("temperature", [](Request& r) { r.params.temperature = -1; });
   expect_refused("best_of", [](Request& r) { r.params.n = 2, r.params.best_of = 1; });
   expect_refused("logit_bias[0]", [](Request& r) { r.params.logit_bias = {{288, 1.0f}}; });
   expect_idle(*engine);
   EXPECT_EQ(generate(*engine, request_of(8, 8)).size(), 8u);
+}
+
+TEST(LocalEngine, ABeamSearchThatIsAbortedFreesItsBlocks) {
+  const auto engine = start(tiny_options());
+  Client beams, greedy;
+  Request request = request_of(8, 2000);
+  request.params.use_beam_search = true;
+  request.params.n = 4;
+  const auto id = engine->submit(std::move(request), beams.on_delta());
+  ASSERT_TRUE(id.ok());
+  ASSERT_TRUE(engine->submit(request_of(8, 100), greedy.on_delta()).ok());
+  EXPECT_TRUE(greedy.wait());
+  engine->abort(*id);
+  EXPECT_TRUE(beams.wait());
+  EXPECT_EQ(beams.reason(), FinishReason::kAbort);
+  EXPECT_TRUE(beams.token_ids().empty());
+  EXPECT_GT(engine->stats().copy_on_writes, 10u);
+  expect_idle(*engine);
 }
 
 TEST(LocalEngine, DrainRefusesNewRequestsAndWaitsForTheOthers) {

@@ -30,7 +30,7 @@ struct OutputProcessor::RequestOutputState {
   RequestTimes times;
 
   // More sequences are sampled than returned: nothing can be shown before all are known.
-  bool ranks() const { return request.params.num_sequences() > request.params.n; }
+  bool ranks() const { return request.params.num_outputs() > request.params.n; }
 };
 
 OutputProcessor::OutputProcessor(std::shared_ptr<const Tokenizer> tokenizer,
@@ -77,7 +77,7 @@ void OutputProcessor::start(OutputBatch::Started started) {
   state->hide_logprobs = started.hide_logprobs;
   state->times.arrival = state->request.arrival_time;
   const SamplingParams& params = state->request.params;
-  for (std::int32_t i = 0; i < params.num_sequences(); ++i) {
+  for (std::int32_t i = 0; i < params.num_outputs(); ++i) {
     SequenceOutput sequence{.detokenizer = {},
                             .stops = StopMatcher(params.stop, params.include_stop_str_in_output),
                             .delta = {}};
@@ -85,7 +85,7 @@ void OutputProcessor::start(OutputBatch::Started started) {
     sequence.delta.index = i;
     state->sequences.push_back(std::move(sequence));
   }
-  state->num_unfinished = params.num_sequences();
+  state->num_unfinished = params.num_outputs();
   if (params.prompt_logprobs) {
     PositionLogprobs first;  // nothing predicts the first token
     first.chosen.token = state->request.prompt_token_ids.front();
@@ -134,6 +134,7 @@ void OutputProcessor::handle_event(SequenceEvent event, double now) {
   }
   if (!sequence.finished && event.finish_reason != FinishReason::kNone) {
     sequence.delta.stop_token = event.stop_token;
+    sequence.delta.beam_score = event.beam_score;
     if (event.finish_reason == FinishReason::kError) {
       request->error =
           Error{ErrorCode::kInternal, "the model produced values that are not finite", {}};

@@ -20,6 +20,7 @@ SequenceEvent event(TokenId token,
                        .sampled = SampledToken{token, {}},
                        .finish_reason = reason,
                        .stop_token = {},
+                       .beam_score = {},
                        .request_finished = false};
   result.sampled->logprobs.chosen = {token, -0.5f, 1, {}};
   return result;
@@ -224,6 +225,48 @@ TEST_F(OutputProcessorTest, BestOfShowsTheBestLastAndFirst) {
     EXPECT_EQ(whole(0).logprobs.size(), hide ? 0u : 2u);
     EXPECT_EQ(deltas_[0].usage.completion_tokens, 6);  // all that were sampled
   }
+}
+
+// The n hypotheses of a wider search come whole, with their scores, and are not ranked again.
+TEST_F(OutputProcessorTest, HypothesesComeInOrderAndUsageCountsThemAlone) {
+  SamplingParams params;
+  params.make_greedy();
+  params.use_beam_search = true;
+  params.n = 2;
+  params.beam_width = 4;
+  params.logprobs = 0;
+  begin(params, nullptr);
+  std::vector<SequenceEvent> events = {event(5, FinishReason::kNone, 0),
+                                       event(6, FinishReason::kStop, 0),
+                                       event(7, FinishReason::kLength, 1)};
+  events[0].sampled->logprobs.chosen.logprob = -9;  // the first all the same
+  events[1].beam_score = -0.25f;
+  events[2].beam_score = -0.5f;
+  step(events);
+  ASSERT_EQ(deltas_.size(), 1u);
+  EXPECT_TRUE(deltas_[0].finished);
+  ASSERT_EQ(deltas_[0].completions.size(), 2u);
+  EXPECT_EQ(whole(0).token_ids, (std::vector<TokenId>{5, 6}));
+  EXPECT_EQ(deltas_[0].completions[0].beam_score, -0.25f);
+  EXPECT_EQ(whole(1).token_ids, (std::vector<TokenId>{7}));
+  EXPECT_EQ(deltas_[0].completions[1].beam_score, -0.5f);
+  EXPECT_EQ(deltas_[0].usage.completion_tokens, 3);
+}
+
+// Masks may leave fewer sequences than n.
+TEST_F(OutputProcessorTest, AHypothesisThatIsMissingIsEmpty) {
+  SamplingParams params;
+  params.make_greedy();
+  params.use_beam_search = true;
+  params.n = 2;
+  begin(params, nullptr);
+  std::vector<SequenceEvent> events = {event(5, FinishReason::kLength, 0),
+                                       event(0, FinishReason::kLength, 1)};
+  events[1].sampled.reset();
+  step(events);
+  EXPECT_TRUE(deltas_.back().finished);
+  EXPECT_TRUE(whole(1).token_ids.empty());
+  EXPECT_EQ(whole(1).finish_reason, FinishReason::kLength);
 }
 
 TEST_F(OutputProcessorTest, AbortEndsEverySequenceThatRuns) {

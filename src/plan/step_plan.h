@@ -40,7 +40,8 @@ struct SequenceCreate {
 };
 
 // `child` starts from a copy of `parent`'s sampling state (penalty counts, bad-word state) as it is
-// before this step samples; from then on it has its own.
+// before this step; from then on it has its own. A beam search also forks onto a sequence that
+// exists, whose state is then replaced.
 struct SequenceFork {
   SeqId parent = 0;
   SeqId child = 0;
@@ -82,7 +83,9 @@ struct SequenceLoad {
 struct SequenceStep {
   SeqId seq = 0;
   std::int32_t num_computed_tokens = 0;
-  std::span<const TokenId> token_ids;  // [num_new_tokens], >= 1
+  // [num_new_tokens], >= 1. Output tokens that the runner has not sampled (the beam search chose
+  // them) enter the sequence's sampling state here.
+  std::span<const TokenId> token_ids;
   // [num_groups][ceil((num_computed_tokens + num_new_tokens) / block_size)]; in a windowed group
   // the blocks that fell out of the window are kNullBlock. Groups past the model's are empty.
   std::array<std::span<const BlockId>, kMaxKvGroups> block_tables;
@@ -90,6 +93,10 @@ struct SequenceStep {
   // chunk ends before the last known token, this sequence alone as a rule, and on the last chunk of
   // a prompt with n > 1 also its forks (made by this same plan), `seq` first.
   std::span<const SeqId> sample_seqs;
+  // > 0: nothing is drawn for sample_seqs, which is `seq` alone. The result has the tokens that may
+  // continue this beam instead: the most likely ones down to the beam_width-th that ends no
+  // sequence (EOS, stop_token_ids), with `params.logprobs` their raw ones too.
+  std::int32_t beam_width = 0;
   std::int32_t num_prompt_logprobs = -1;  // >= 0: return the logprobs of the prompt tokens that
                                           // this chunk predicts, with so many candidates each
 
@@ -127,6 +134,20 @@ struct SampledToken {
   PositionLogprobs logprobs;  // `chosen` always has token and logprob if logprobs were asked for
 };
 
+// A token that may continue a beam.
+struct BeamCandidate {
+  TokenId token = 0;
+  bool ends = false;      // the sequence: EOS or one of stop_token_ids
+  float logprob = 0;      // after the logits processors: what it adds to the beam's score
+  float raw_logprob = 0;  // as in TokenLogprob
+  std::int32_t rank = 0;  // as in TokenLogprob; 0 unless logprobs were asked for
+};
+
+struct BeamCandidates {
+  std::vector<BeamCandidate> candidates;  // most likely first; the lower id on ties
+  std::vector<TokenLogprob> top;          // as PositionLogprobs::top, of all candidates
+};
+
 struct SequenceResult {
   SeqId seq = 0;
   std::vector<SampledToken> samples;  // [num_samples()], in the order of sample_seqs
@@ -135,6 +156,7 @@ struct SequenceResult {
   // Non-finite logits: the request ends with an error. Its sequences fail in later steps in flight
   // too.
   bool failed = false;
+  BeamCandidates beam = {};  // in place of samples, where SequenceStep::beam_width asks for them
 };
 
 // How many of a SequenceLoad's blocks, from its first, were read in every group and found intact.

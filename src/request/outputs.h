@@ -40,6 +40,7 @@ struct CompletionDelta {
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<std::string> stop_string;  // set when a stop string ended it
   std::optional<TokenId> stop_token;       // set when a stop token (not EOS) ended it
+  std::optional<float> beam_score;         // of a beam search's hypothesis, set at its end
 };
 
 struct Usage {

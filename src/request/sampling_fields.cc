@@ -81,6 +81,22 @@ const SamplingField kFields[] = {
     {.name = "spaces_between_special_tokens",
      .member = &Params::spaces_between_special_tokens,
      .doc = "Puts a space between special tokens in the text."},
+    {.name = "use_beam_search",
+     .member = &Params::use_beam_search,
+     .doc = "Returns the n likeliest sequences that a beam search finds, best first."},
+    {.name = "beam_width",
+     .member = &Params::beam_width,
+     .low = 1,
+     .high = 128,
+     .doc = "Beams of a beam search, at least n; best_of or n if absent."},
+    {.name = "length_penalty",
+     .member = &Params::length_penalty,
+     .low = -kInf,
+     .high = kInf,
+     .doc = "A beam search's scores are divided by length to this power."},
+    {.name = "early_stopping",
+     .member = &Params::early_stopping,
+     .doc = "Whether a beam search ends once beam_width sequences are complete."},
     {.name = "logprobs",
      .member = &Params::logprobs,
      .low = -1,
@@ -144,6 +160,7 @@ struct FieldCheck {
   }
 
   Status operator()(bool Params::*) const { return ok_status(); }
+  Status operator()(EarlyStopping Params::*) const { return ok_status(); }
   Status operator()(std::int32_t Params::*member) const { return check_number(params.*member); }
   Status operator()(float Params::*member) const { return check_number(params.*member); }
   Status operator()(std::optional<std::int32_t> Params::*member) const {
@@ -183,6 +200,7 @@ struct FieldCheck {
 struct KindName {
   std::string operator()(bool Params::*) const { return "true or false"; }
   std::string operator()(float Params::*) const { return "a number"; }
+  std::string operator()(EarlyStopping Params::*) const { return "true, false or 'never'"; }
   std::string operator()(std::vector<std::string> Params::*) const { return "a list of strings"; }
   std::string operator()(std::vector<TokenId> Params::*) const { return "a list of token ids"; }
   std::string operator()(std::vector<std::pair<TokenId, float>> Params::*) const {
@@ -205,7 +223,9 @@ const SamplingField* find_sampling_field(std::string_view name) {
 std::string expected_values(const SamplingField& field) {
   std::string text = std::visit(KindName(), field.member);
   if (field.low != 0 || field.high != 0 || field.up_to_vocab) {
-    text += fmt::format(" {} {}", field.low_open ? ">" : ">=", number(field.low));
+    if (std::isfinite(field.low)) {
+      text += fmt::format(" {} {}", field.low_open ? ">" : ">=", number(field.low));
+    }
     if (field.up_to_vocab) {
       text += " and <= the vocabulary's size";
     } else if (field.high < 1e9) {

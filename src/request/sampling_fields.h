@@ -24,6 +24,7 @@ struct SamplingField {
   using Member = std::variant<bool SamplingParams::*,
                               std::int32_t SamplingParams::*,
                               float SamplingParams::*,
+                              EarlyStopping SamplingParams::*,
                               std::optional<std::int32_t> SamplingParams::*,
                               std::optional<std::uint64_t> SamplingParams::*,
                               std::vector<std::string> SamplingParams::*,

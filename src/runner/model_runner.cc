@@ -100,9 +100,9 @@ void ModelRunner::apply_creates_and_forks(const StepPlan& plan) {
     PM_CHECK(is_new, "sequence {} exists", create.seq);
   }
   for (const SequenceFork& fork : plan.forks) {
-    SequenceState child = state(fork.parent).fork(fork.seed, fork.sequence_index);
-    PM_CHECK(
-        states_.try_emplace(fork.child, std::move(child)).second, "sequence {} exists", fork.child);
+    const SequenceState& parent = state(fork.parent);
+    states_.try_emplace(fork.child, parent)
+        .first->second.become_fork(parent, fork.seed, fork.sequence_index);
   }
 }
 
@@ -127,11 +127,12 @@ void ModelRunner::poison_fresh_blocks(const SequenceStep& step) {
 void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) {
   const auto query_start = static_cast<std::int32_t>(token_ids_.size());
   const auto query_len = static_cast<std::int32_t>(step.token_ids.size());
-  const SequenceState& seq_state = state(step.seq);
+  SequenceState& seq_state = state(step.seq);
   const std::int32_t block_size = options_.block_size;
   for (std::int32_t i = 0; i < query_len; ++i) {
     TokenId token = step.token_ids[i];
     if (token == kPendingToken) token = seq_state.output().back();
+    if (step.num_computed_tokens + i == seq_state.num_tokens()) seq_state.accept(token);
     token_ids_.push_back(token);
     positions_.push_back(step.num_computed_tokens + i);
     prompt_lens_.push_back(seq_state.prompt_len());
@@ -153,7 +154,7 @@ void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) 
 
   SequenceResult& result = result_.sequences[index];
   result.seq = step.seq;
-  result.samples.resize(step.sample_seqs.size());
+  if (step.beam_width == 0) result.samples.resize(step.sample_seqs.size());
   const std::int32_t prompt_len = seq_state.prompt_len();
   for (std::int32_t i = 0; i < query_len; ++i) {
     LogitsRow row{.sequence = index, .offset = i};
@@ -233,6 +234,12 @@ void ModelRunner::finish_row(const StepPlan& plan,
         sampler_.logprobs(logits, row.prompt_token, step.num_prompt_logprobs, scratch);
   }
   if (!row.sample) return;
+  if (step.beam_width > 0) {
+    auto beam = sampler_.beam_candidates(state(step.seq), logits, step.beam_width, scratch);
+    result.failed |= !beam;
+    if (beam) result.beam = std::move(*beam);
+    return;
+  }
   for (std::size_t i = 0; i < step.sample_seqs.size(); ++i) {
     auto sampled = sampler_.sample(state(step.sample_seqs[i]), logits, scratch);
     if (sampled) {
@@ -245,7 +252,7 @@ void ModelRunner::finish_row(const StepPlan& plan,
 
 void ModelRunner::accept_samples(const StepPlan& plan) {
   for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
-    if (result_.sequences[i].failed) continue;
+    if (result_.sequences[i].failed || plan.sequences[i].beam_width > 0) continue;
     const auto& seqs = plan.sequences[i].sample_seqs;
     for (std::size_t s = 0; s < seqs.size(); ++s) {
       state(seqs[s]).accept(result_.sequences[i].samples[s].token);

@@ -114,7 +114,8 @@ TEST(SequenceState, AForkCountsOnItsOwn) {
   SamplingParams params;
   params.frequency_penalty = 1;
   SequenceState parent = state_of(params, {}, {0});
-  SequenceState child = parent.fork(9, 1);
+  SequenceState child = parent;
+  child.become_fork(parent, 9, 1);
   parent.accept(0);
   child.accept(1);
   EXPECT_EQ(processed(parent, {0, 0}), (std::vector<float>{-2, 0}));

@@ -18,6 +18,46 @@ bool more_likely(const Candidate& a, const Candidate& b) {
   return a.first != b.first ? a.first > b.first : a.second < b.second;
 }
 
+// The `count` most likely tokens into `best`, most likely first.
+void find_best(std::span<const float> logits, std::int64_t count, std::vector<Candidate>& best) {
+  const auto size = static_cast<std::int64_t>(logits.size());
+  best.clear();  // a heap, the least likely of the best on top
+  if (count == 0) return;
+  for (std::int64_t i = 0; i < count; ++i) best.emplace_back(logits[i], static_cast<TokenId>(i));
+  std::make_heap(best.begin(), best.end(), more_likely);
+  constexpr std::int64_t kBlock = 64;  // looked at token by token only if one of them is better
+  for (std::int64_t begin = count; begin < size; begin += kBlock) {
+    const std::int64_t end = std::min(begin + kBlock, size);
+    bool any_better = false;
+    const float least = best.front().first;
+    for (std::int64_t i = begin; i < end; ++i) any_better |= logits[i] > least;
+    if (!any_better) continue;
+    for (std::int64_t i = begin; i < end; ++i) {
+      // Later tokens have higher ids: they lose ties.
+      if (!(logits[i] > best.front().first)) continue;
+      std::pop_heap(best.begin(), best.end(), more_likely);
+      best.back() = {logits[i], static_cast<TokenId>(i)};
+      std::push_heap(best.begin(), best.end(), more_likely);
+    }
+  }
+  std::sort_heap(best.begin(), best.end(), more_likely);
+}
+
+std::int32_t rank_of(std::span<const float> logits, TokenId token) {
+  std::int32_t rank = 1;
+  for (const float logit : logits) rank += logit > logits[token] ? 1 : 0;
+  return rank;
+}
+
+std::vector<TokenLogprob> top_logprobs(std::span<const Candidate> best, float lse) {
+  std::vector<TokenLogprob> top;
+  top.reserve(best.size());
+  for (const auto& [logit, token] : best) {
+    top.push_back({token, logit - lse, static_cast<std::int32_t>(top.size() + 1), {}});
+  }
+  return top;
+}
+
 // Below this the temperature is taken as greedy: scaled logits would overflow.
 constexpr float kMinTemperature = 1e-5f;
 
@@ -60,6 +100,48 @@ std::optional<SampledToken> Sampler::sample(const SequenceState& state,
     sampled.logprobs = logprobs(logits, sampled.token, *params.logprobs, scratch);
   }
   return sampled;
+}
+
+std::optional<BeamCandidates> Sampler::beam_candidates(const SequenceState& state,
+                                                       std::span<const float> logits,
+                                                       std::int32_t beam_width,
+                                                       SamplerScratch& scratch) const {
+  const SamplingParams& params = state.params();
+  float max = 0;
+  const float lse = kernels_.log_sum_exp(logits.data(), vocab_size_, &max);
+  if (!std::isfinite(lse)) return std::nullopt;
+  std::span<const float> processed = logits;
+  float shift = lse;  // from a processed value to its log-probability
+  if (has_logits_processors(state)) {
+    scratch.logits.assign(logits.begin(), logits.end());
+    for (float& logit : scratch.logits) logit -= lse;
+    apply_logits_processors(state, eos_token_ids_, scratch.logits);
+    processed = scratch.logits;
+    shift = 0;
+  }
+  const std::size_t num_ends = params.stop_token_ids.size() + eos_token_ids_.size();
+  const std::int64_t count =
+      std::min<std::int64_t>(vocab_size_, beam_width + static_cast<std::int64_t>(num_ends));
+  find_best(processed, count, scratch.candidates);
+
+  BeamCandidates result;
+  result.candidates.reserve(scratch.candidates.size());
+  std::int32_t num_going_on = 0;
+  for (const auto& [value, token] : scratch.candidates) {
+    if (num_going_on == beam_width || !(value > -std::numeric_limits<float>::infinity())) break;
+    const bool ends = is_end_token(params, eos_token_ids_, token);
+    if (!ends) ++num_going_on;
+    result.candidates.push_back({token, ends, value - shift, logits[token] - lse, 0});
+  }
+  if (!params.logprobs) return result;
+  for (BeamCandidate& candidate : result.candidates) {
+    candidate.rank = rank_of(logits, candidate.token);
+  }
+  const std::int64_t num_top =
+      *params.logprobs < 0 ? vocab_size_ : std::min(*params.logprobs, vocab_size_);
+  find_best(logits, num_top, scratch.candidates);
+  result.top = top_logprobs(scratch.candidates, lse);
+  return result;
 }
 
 TokenId Sampler::draw(const SamplingParams& params,
@@ -178,30 +260,12 @@ PositionLogprobs Sampler::logprobs(std::span<const float> logits,
   float max = 0;
   const float lse = kernels_.log_sum_exp(logits.data(), size, &max);
   PositionLogprobs result;
-  std::int32_t rank = 1;
-  for (float logit : logits) rank += logit > logits[token] ? 1 : 0;
-  result.chosen = {token, logits[token] - lse, rank, {}};
+  result.chosen = {token, logits[token] - lse, rank_of(logits, token), {}};
   const std::int64_t count = num_top < 0 ? size : std::min<std::int64_t>(num_top, size);
   if (count == 0) return result;
 
-  std::vector<Candidate>& best = scratch.candidates;  // a heap, the least likely of the best on top
-  best.clear();
-  for (std::int64_t i = 0; i < size; ++i) {
-    const Candidate candidate{logits[i], static_cast<TokenId>(i)};
-    if (static_cast<std::int64_t>(best.size()) < count) {
-      best.push_back(candidate);
-      std::push_heap(best.begin(), best.end(), more_likely);
-    } else if (more_likely(candidate, best.front())) {
-      std::pop_heap(best.begin(), best.end(), more_likely);
-      best.back() = candidate;
-      std::push_heap(best.begin(), best.end(), more_likely);
-    }
-  }
-  std::sort_heap(best.begin(), best.end(), more_likely);
-  for (std::size_t i = 0; i < best.size(); ++i) {
-    result.top.push_back(
-        {best[i].second, best[i].first - lse, static_cast<std::int32_t>(i + 1), {}});
-  }
+  find_best(logits, count, scratch.candidates);
+  result.top = top_logprobs(scratch.candidates, lse);
   return result;
 }
 

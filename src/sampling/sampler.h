@@ -31,6 +31,14 @@ class Sampler {
                                      std::span<const float> logits,
                                      SamplerScratch& scratch) const;
 
+  // The tokens that may continue a beam, as SequenceStep::beam_width says, from raw logits
+  // [vocab_size]. As in Transformers the logits processors work on log-probabilities, which are not
+  // normalized again. None if a logit is NaN or +inf; empty if every token is masked.
+  std::optional<BeamCandidates> beam_candidates(const SequenceState& state,
+                                                std::span<const float> logits,
+                                                std::int32_t beam_width,
+                                                SamplerScratch& scratch) const;
+
   // `token` and the `num_top` most likely tokens of raw logits [vocab_size] (-1: all of them).
   PositionLogprobs logprobs(std::span<const float> logits,
                             TokenId token,

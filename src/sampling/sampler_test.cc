@@ -314,6 +314,90 @@ TEST_P(SamplerTest, LogprobsAreThoseOfTheRawDistribution) {
   }
 }
 
+SamplingParams beam_params(std::int32_t width) {
+  SamplingParams params = with_temperature(0);
+  params.use_beam_search = true;
+  params.beam_width = width;
+  return params;
+}
+
+// The most likely tokens down to the width-th that ends nothing, by a full sort.
+TEST_P(SamplerTest, BeamCandidatesAreTheFirstOfAFullSort) {
+  std::mt19937 random(20261122);
+  for (int round = 0; round < 300; ++round) {
+    const std::size_t size = 3 + random() % 700;
+    const auto width = static_cast<std::int32_t>(1 + random() % 9);
+    std::vector<float> logits(size);
+    std::normal_distribution<float> normal(0, 3);
+    for (float& logit : logits) logit = std::round(normal(random) * 8) / 8;  // ties
+    SamplingParams params = beam_params(width);
+    for (int i = random() % 4; i > 0; --i) params.stop_token_ids.push_back(random() % size);
+    params.stop_token_ids.push_back(
+        static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    const auto found =
+        sampler(size).beam_candidates(state_at(params, 0, 0), logits, width, scratch_);
+    ASSERT_TRUE(found.has_value());
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    std::vector<TokenId> order(size);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(
+        order.begin(), order.end(), [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
+    std::size_t count = 0;
+    for (std::int32_t going_on = 0; going_on < width && count < size; ++count) {
+      ASSERT_LT(count, found->candidates.size());
+      const BeamCandidate& candidate = found->candidates[count];
+      ASSERT_EQ(candidate.token, order[count]);
+      ASSERT_NEAR(candidate.logprob, logits[candidate.token] - std::log(sum), 1e-4);
+      ASSERT_EQ(candidate.raw_logprob, candidate.logprob);
+      const auto& ends = params.stop_token_ids;
+      ASSERT_EQ(candidate.ends, std::find(ends.begin(), ends.end(), order[count]) != ends.end());
+      going_on += !candidate.ends;
+    }
+    ASSERT_EQ(found->candidates.size(), count);
+    EXPECT_TRUE(found->top.empty());
+  }
+}
+
+TEST_P(SamplerTest, BeamCandidatesAreProcessedAsLogProbabilities) {
+  const std::vector<float> logits = {1, 3, 2, 0};
+  const float lse = std::log(std::exp(1.0f) + std::exp(3.0f) + std::exp(2.0f) + std::exp(0.0f));
+  SamplingParams params = beam_params(2);
+  params.allowed_token_ids = {1, 3};
+  params.logit_bias = {{3, 5.0f}};
+  params.logprobs = 1;
+  const auto found = sampler(4).beam_candidates(state_at(params, 0, 0), logits, 2, scratch_);
+  ASSERT_TRUE(found.has_value());
+  ASSERT_EQ(found->candidates.size(), 2u);  // masked tokens are none
+  EXPECT_EQ(found->candidates[0].token, 3);
+  EXPECT_NEAR(found->candidates[0].logprob, 5 - lse, 1e-5);
+  EXPECT_NEAR(found->candidates[0].raw_logprob, -lse, 1e-5);
+  EXPECT_EQ(found->candidates[0].rank, 4);
+  EXPECT_NEAR(found->candidates[1].logprob, 3 - lse, 1e-5);  // not normalized again
+  ASSERT_EQ(found->top.size(), 1u);
+  EXPECT_EQ(found->top[0].token, 1);
+
+  // Transformers' repetition penalty multiplies log-probabilities, which are negative.
+  SamplingParams repeating = beam_params(1);
+  repeating.repetition_penalty = 2;
+  const auto penalized =
+      sampler(4).beam_candidates(state_at(repeating, 0, 1), {9, 8, 0, 0}, 1, scratch_);
+  ASSERT_TRUE(penalized.has_value());
+  EXPECT_EQ(penalized->candidates[0].token, 0);
+  EXPECT_NEAR(penalized->candidates[0].logprob, 2 * penalized->candidates[0].raw_logprob, 1e-5);
+}
+
+TEST_P(SamplerTest, BeamCandidatesWithoutTokensOrNumbers) {
+  SamplingParams params = beam_params(2);
+  const auto nan = sampler(3).beam_candidates(state_at(params, 0, 0), {1, kNan, 2}, 2, scratch_);
+  EXPECT_FALSE(nan.has_value());
+  params.allowed_token_ids = {1};
+  params.bad_words_token_ids = {{1}};
+  const auto none = sampler(3).beam_candidates(state_at(params, 0, 0), {1, 2, 3}, 2, scratch_);
+  ASSERT_TRUE(none.has_value());
+  EXPECT_TRUE(none->candidates.empty());
+}
+
 TEST_P(SamplerTest, NoLogprobsUnlessAskedFor) {
   const auto sampled = sample(state_at(with_temperature(1), 1, 0), {1, 2, 3});
   ASSERT_TRUE(sampled.has_value());

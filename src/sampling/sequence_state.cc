@@ -23,11 +23,12 @@ bool SequenceState::counts_tokens() const {
          params_->frequency_penalty != 0.0f;
 }
 
-SequenceState SequenceState::fork(std::uint64_t seed, std::int32_t sequence_index) const {
-  SequenceState child = *this;
-  child.seed_ = seed;
-  child.sequence_index_ = sequence_index;
-  return child;
+void SequenceState::become_fork(const SequenceState& parent,
+                                std::uint64_t seed,
+                                std::int32_t sequence_index) {
+  *this = parent;
+  seed_ = seed;
+  sequence_index_ = sequence_index;
 }
 
 void SequenceState::accept(TokenId token) {

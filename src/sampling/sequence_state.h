@@ -23,8 +23,8 @@ class SequenceState {
                 std::span<const TokenId> prompt,
                 std::span<const TokenId> output);
 
-  // A sibling that has the same tokens so far, with its own random numbers.
-  SequenceState fork(std::uint64_t seed, std::int32_t sequence_index) const;
+  // Becomes a sibling of `parent`: the same tokens so far, with its own random numbers.
+  void become_fork(const SequenceState& parent, std::uint64_t seed, std::int32_t sequence_index);
 
   void accept(TokenId token);
 
@@ -32,6 +32,10 @@ class SequenceState {
   std::uint64_t seed() const { return seed_; }
   std::int32_t sequence_index() const { return sequence_index_; }
   std::int32_t prompt_len() const { return prompt_len_; }
+  // Of the prompt and the output.
+  std::int32_t num_tokens() const {
+    return prompt_len_ + static_cast<std::int32_t>(output_.size());
+  }
   // Kept only where params.prompt_logprobs asks for them.
   TokenId prompt_token(std::int32_t index) const { return prompt_[index]; }
   std::span<const TokenId> output() const { return output_; }

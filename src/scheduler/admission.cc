@@ -113,7 +113,7 @@ std::int64_t Scheduler::blocks_to_resume(const ScheduledRequest& request) const 
   std::int64_t needed = 0;
   for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
     const std::int32_t shared =
-        layout_.windows[group] > 0 ? 0 : request.prompt_len / config_.block_size;
+        layout_.windows[group] > 0 ? 0 : request.fork_len / config_.block_size;
     needed += shared;
     for (const auto& sequence : request.sequences) {
       needed +=
@@ -137,10 +137,11 @@ Status Scheduler::add_request(Request request) {
         "prompt");
   }
   if (num_sequences > config_.max_num_seqs) {
-    return invalid_argument(
-        fmt::format(
-            "n: {} sequences are more than max_num_seqs, {}", num_sequences, config_.max_num_seqs),
-        "n");
+    return invalid_argument(fmt::format("{}: {} sequences are more than max_num_seqs, {}",
+                                        request.params.width_field(),
+                                        num_sequences,
+                                        config_.max_num_seqs),
+                            request.params.width_field());
   }
   const std::int64_t reserved =
       blocks_to_reserve(prompt_len, request.params.max_tokens, num_sequences);
@@ -172,8 +173,12 @@ Status Scheduler::add_request(Request request) {
       config_.max_model_len, std::int64_t{prompt_len} + request.params.max_tokens));
   added->root = sequence_root(root_, {}, request.cache_salt);
   added->num_reserved_blocks = reserved;
-  added->spawned = num_sequences == 1;
+  added->fork_len = prompt_len;
+  added->spawned = num_sequences == 1 || request.params.use_beam_search;
   added->params = std::make_shared<const SamplingParams>(std::move(request.params));
+  if (added->params->use_beam_search) {
+    added->beams = std::make_unique<BeamGroup>(added->params, added->max_len - prompt_len);
+  }
   add_sequence(*added, 0).tokens = std::move(request.prompt_token_ids);
   waiting_.insert(added.get());
   requests_.emplace(added->id, std::move(added));
@@ -240,13 +245,13 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
 }
 
 // The hashes of the blocks that the leader may take from the cache, if they are there. At least one
-// token is left to compute, for its logits; siblings fork at the prompt's end, so a hit ends before
-// it.
+// token is left to compute, for its logits; siblings fork at the end of what they share, so a
+// hit ends before it.
 std::span<const Digest> Scheduler::usable_hashes(ScheduledRequest& request) const {
   if (!config_.enable_prefix_caching || request.wants_prompt_logprobs()) return {};
   Sequence& leader = request.leader();
   extend_hashes(leader.hashes, request.root, leader.tokens, config_.block_size);
-  const std::int32_t end = request.awaits_fork() ? request.prompt_len : leader.num_tokens();
+  const std::int32_t end = request.awaits_fork() ? request.fork_len : leader.num_tokens();
   return std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
 }
 
@@ -274,7 +279,11 @@ void Scheduler::preempt(ScheduledRequest& request) {
     ++sequence->incarnation;
   }
   request.running = false;
-  request.forked_prompt = false;
+  request.forked = false;
+  if (request.beams) {
+    request.beams->drop_candidates();
+    request.fork_len = common_length(request);
+  }
   waiting_.insert(&request);
   preempted_ = true;
   ++counters_.preemptions;

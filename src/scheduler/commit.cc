@@ -76,7 +76,9 @@ void Scheduler::commit_chunk(const Step& step,
     // A preemption since then has given the blocks away.
     if (sequence.incarnation == chunk.incarnation) publish_blocks(sequence, chunk.end);
     if (chunk.prompt_logprobs) take_prompt_logprobs(chunk, sequence.request, result, output);
+    if (chunk.beam) return accept_candidates(chunk, sequence, std::move(result.beam), output);
   }
+  if (chunk.beam) return;
   PM_CHECK(static_cast<std::int32_t>(result.samples.size()) == chunk.num_samples || result.failed,
            "sequence {}: {} samples where {} were planned",
            chunk.seq,
@@ -132,13 +134,8 @@ void Scheduler::accept_sample(Sequence& sequence, SampledToken&& sampled, StepOu
   event.sequence_index = sequence.index;
   event.seq = sequence.id;
   event.sampled = std::move(sampled);
-  if (num_output > params.min_tokens) {
-    if (!params.ignore_eos && contains(config_.eos_token_ids, token)) {
-      event.finish_reason = FinishReason::kStop;
-    } else if (contains(params.stop_token_ids, token)) {
-      event.finish_reason = FinishReason::kStop;
-      event.stop_token = token;
-    }
+  if (num_output > params.min_tokens && is_end_token(params, config_.eos_token_ids, token)) {
+    end_by_token(token, params, event);
   }
   if (event.finish_reason == FinishReason::kNone && position + 1 >= request.max_len) {
     event.finish_reason = FinishReason::kLength;
@@ -146,13 +143,26 @@ void Scheduler::accept_sample(Sequence& sequence, SampledToken&& sampled, StepOu
   if (event.finish_reason != FinishReason::kNone) event.request_finished = end_sequence(sequence);
 }
 
+void Scheduler::end_by_token(TokenId token,
+                             const SamplingParams& params,
+                             SequenceEvent& event) const {
+  event.finish_reason = FinishReason::kStop;
+  const bool is_eos = !params.ignore_eos && contains(config_.eos_token_ids, token);
+  if (!is_eos) event.stop_token = token;
+}
+
 void Scheduler::fail_request(ScheduledRequest& request, StepOutput& output) {
-  for (const auto& sequence : request.sequences) {
+  const auto fail = [&](std::int32_t index, SeqId seq) {
     SequenceEvent& event = output.events.emplace_back();
     event.request = request.id;
-    event.sequence_index = sequence->index;
-    event.seq = sequence->id;
+    event.sequence_index = index;
+    event.seq = seq;
     event.finish_reason = FinishReason::kError;
+  };
+  if (request.spawned && !request.beams) {
+    for (const auto& sequence : request.sequences) fail(sequence->index, sequence->id);
+  } else {  // none has ended
+    for (std::int32_t i = 0; i < request.params->num_outputs(); ++i) fail(i, request.leader().id);
   }
   output.events.back().request_finished = true;
   end_request(request);
@@ -167,7 +177,7 @@ bool Scheduler::abort(RequestId request) {
 
 bool Scheduler::finish_sequence(RequestId request, std::int32_t sequence_index) {
   const auto found = requests_.find(request);
-  if (found == requests_.end() || !found->second->spawned) return false;
+  if (found == requests_.end() || !found->second->spawned || found->second->beams) return false;
   for (const auto& sequence : found->second->sequences) {
     if (sequence->index != sequence_index) continue;
     end_sequence(*sequence);

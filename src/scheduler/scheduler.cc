@@ -21,6 +21,7 @@ Scheduler::~Scheduler() = default;
 void Scheduler::plan(StepPlan& plan) {
   begin_step();
   plan.clear();
+  plan.forks.swap(pending_forks_);
   plan.step_id = step_->id;
   owed_ = num_running_seqs_;
   bool may_admit = true;
@@ -83,7 +84,7 @@ void Scheduler::gather_growths(ScheduledRequest& request) {
     std::int32_t target = sequence->num_tokens();
     if (request.awaits_fork()) {
       if (sequence.get() != &request.leader()) break;
-      target = request.prompt_len;
+      target = request.fork_len;
     } else if (target >= request.max_len) {
       continue;  // the sample in flight is its last
     }
@@ -126,16 +127,20 @@ void Scheduler::plan_chunk(Sequence& sequence, std::int32_t num_new, StepPlan& p
     share.num_prompt_logprobs = *request.params->prompt_logprobs;
   }
   const bool is_first_sample = !request.spawned;
-  if (request.awaits_fork() && end == request.prompt_len) fork_prompt(request, plan);
+  if (request.awaits_fork() && end == request.fork_len) fork_leader(request, plan);
   const auto first_sample = static_cast<std::int32_t>(step_->sample_seqs.size());
-  if (end == num_known) share.sample_seqs = plan_samples(sequence, is_first_sample);
+  if (end == num_known) {
+    share.sample_seqs = plan_samples(sequence, is_first_sample);
+    if (request.beams) share.beam_width = request.beams->width();
+  }
   step_->chunks.push_back({sequence.id,
                            sequence.incarnation,
                            begin,
                            end,
                            first_sample,
                            share.num_samples(),
-                           share.num_prompt_logprobs >= 0});
+                           share.num_prompt_logprobs >= 0,
+                           share.beam_width > 0});
   // Only now, for the tokens may have moved when their successor's place was added.
   const std::span<const TokenId> known = std::span<const TokenId>(sequence.tokens).first(num_known);
   share.token_ids = known.subspan(begin, num_new);
@@ -164,12 +169,15 @@ void Scheduler::make_writable(Sequence& sequence, std::int32_t num_new, StepPlan
 }
 
 // Places for the tokens to be sampled after the sequence's last known one: on the first sample of a
-// request one for each of its sequences, else its own.
+// request one for each of its sequences, else its own. What follows a beam is known only when all
+// beams have their candidates.
 std::span<const SeqId> Scheduler::plan_samples(Sequence& sequence, bool is_first_sample) {
   const std::size_t first = step_->sample_seqs.size();
   const auto add = [&](Sequence& sampled) {
-    sampled.tokens.push_back(kPendingToken);
-    ++sampled.num_pending;
+    if (!sampled.request.beams) {
+      sampled.tokens.push_back(kPendingToken);
+      ++sampled.num_pending;
+    }
     step_->sample_seqs.push_back(sampled.id);
   };
   if (is_first_sample) {
@@ -180,9 +188,9 @@ std::span<const SeqId> Scheduler::plan_samples(Sequence& sequence, bool is_first
   return std::span<const SeqId>(step_->sample_seqs).subspan(first);
 }
 
-// The leader has just been given the prompt's last chunk: its siblings start from the prompt's
+// The leader has just been given the last chunk of the shared tokens: its siblings start from their
 // blocks.
-void Scheduler::fork_prompt(ScheduledRequest& request, StepPlan& plan) {
+void Scheduler::fork_leader(ScheduledRequest& request, StepPlan& plan) {
   Sequence& leader = request.leader();
   if (!request.spawned) {
     for (std::int32_t index = 1; index < request.params->num_sequences(); ++index) {
@@ -199,15 +207,19 @@ void Scheduler::fork_prompt(ScheduledRequest& request, StepPlan& plan) {
     request.sequences[i]->num_computed = leader.num_computed;
     ++counters_.forks;
   }
-  request.forked_prompt = true;
+  request.forked = true;
+}
+
+std::unique_ptr<Sequence> Scheduler::make_sequence(ScheduledRequest& request, std::int32_t index) {
+  auto sequence =
+      std::make_unique<Sequence>(request, next_seq_++, index, SequenceBlocks(pool_, layout_));
+  sequences_.emplace(sequence->id, sequence.get());
+  return sequence;
 }
 
 Sequence& Scheduler::add_sequence(ScheduledRequest& request, std::int32_t index) {
-  request.sequences.push_back(
-      std::make_unique<Sequence>(request, next_seq_++, index, SequenceBlocks(pool_, layout_)));
-  Sequence& sequence = *request.sequences.back();
-  sequences_.emplace(sequence.id, &sequence);
-  return sequence;
+  request.sequences.push_back(make_sequence(request, index));
+  return *request.sequences.back();
 }
 
 SchedulerStats Scheduler::stats() const {

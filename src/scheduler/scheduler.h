@@ -94,6 +94,7 @@ struct SequenceEvent {
   std::optional<SampledToken> sampled;               // logprobs moved from the StepResult
   FinishReason finish_reason = FinishReason::kNone;  // kStop, kLength or kError
   std::optional<TokenId> stop_token;  // set when one of stop_token_ids (not EOS) ended it
+  std::optional<float> beam_score;    // set at the end of a beam search's hypothesis
   bool request_finished = false;      // no sequence of the request is left
 };
 
@@ -153,7 +154,8 @@ class Scheduler {
 
   // Ends a request and frees its blocks; no event follows. False if it is unknown or has ended.
   bool abort(RequestId request);
-  // Ends one sequence (its stop string was found outside); no event follows. False if unknown.
+  // Ends one sequence (its stop string was found outside); no event follows. False if unknown, or
+  // of a beam search.
   bool finish_sequence(RequestId request, std::int32_t sequence_index);
 
   // Plans the next step into `plan`, whose capacity is reused. plan.empty(): there is nothing to do
@@ -200,6 +202,7 @@ class Scheduler {
     std::int32_t begin = 0, end = 0;                 // the tokens it computes
     std::int32_t first_sample = 0, num_samples = 0;  // in Step::sample_seqs
     bool prompt_logprobs = false;
+    bool beam = false;  // gives candidates
   };
   // A sequence's blocks that a step in flight reads from the second tier.
   struct Load {
@@ -225,7 +228,8 @@ class Scheduler {
   void plan_chunk(Sequence& sequence, std::int32_t num_new, StepPlan& plan);
   void make_writable(Sequence& sequence, std::int32_t num_new, StepPlan& plan);
   std::span<const SeqId> plan_samples(Sequence& sequence, bool is_first_sample);
-  void fork_prompt(ScheduledRequest& request, StepPlan& plan);
+  void fork_leader(ScheduledRequest& request, StepPlan& plan);
+  std::unique_ptr<Sequence> make_sequence(ScheduledRequest& request, std::int32_t index);
   Sequence& add_sequence(ScheduledRequest& request, std::int32_t index);
   void begin_step();
   void end_planning(StepPlan& plan);
@@ -251,6 +255,14 @@ class Scheduler {
   void carry_out_load(Sequence& sequence, StepPlan& plan);
   void commit_load(const Load& load, const LoadResult& result, StepOutput& output);
   void plan_saves(std::span<const CachedBlock> blocks, StepPlan& plan);
+  // Beam search: scheduler_beams.cc
+  void accept_candidates(const Chunk& chunk,
+                         Sequence& sequence,
+                         BeamCandidates&& candidates,
+                         StepOutput& output);
+  void continue_beams(ScheduledRequest& request);
+  void finish_beams(ScheduledRequest& request, StepOutput& output);
+  static std::int32_t common_length(const ScheduledRequest& request);
 
   // Endings and results: commit.cc
   std::unique_ptr<Step> pop_step(std::uint64_t step_id);
@@ -265,6 +277,8 @@ class Scheduler {
                             ScheduledRequest& request,
                             SequenceResult& result,
                             StepOutput& output);
+  // The event of a token that ends its sequence: is_end_token().
+  void end_by_token(TokenId token, const SamplingParams& params, SequenceEvent& event) const;
   void fail_request(ScheduledRequest& request, StepOutput& output);
   // Frees the sequence; true if it was the request's last, which is then gone as well.
   bool end_sequence(Sequence& sequence);
@@ -287,6 +301,7 @@ class Scheduler {
   std::vector<CachedBlock> evicted_;  // by the plan being made
   std::vector<TierIndex::Key> forgotten_;
   double seconds_per_token_ = 0, seconds_per_block_ = 0;
+  std::vector<SequenceFork> pending_forks_;  // of beams, since the last plan
   std::vector<Admission> newly_admitted_;
   SeqId next_seq_ = 1;
   std::uint64_t next_arrival_ = 0, next_step_id_ = 1;
@@ -299,6 +314,8 @@ class Scheduler {
   bool preempted_ = false;
   std::vector<BlockGrowth> growths_;
   std::vector<BlockWrite> copies_;
+
+  std::vector<std::unique_ptr<Sequence>> old_beams_;  // empty between calls of continue_beams()
 };
 
 }  // namespace pagemill

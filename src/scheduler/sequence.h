@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "kv/sequence_blocks.h"
 #include "request/sampling_params.h"
+#include "scheduler/beam_group.h"
 
 namespace pagemill {
 
@@ -24,7 +25,7 @@ struct Sequence {
 
   ScheduledRequest& request;
   SeqId id;
-  std::int32_t index;              // 0..num_sequences-1
+  std::int32_t index;              // 0..num_sequences-1; of a beam search the beam, best first
   std::vector<TokenId> tokens;     // the prompt, then the output; kPendingToken while in flight
   std::int32_t num_pending = 0;    // of those at the end
   std::int32_t num_computed = 0;   // tokens whose keys and values planned steps write or wrote
@@ -50,17 +51,24 @@ struct ScheduledRequest {
 
   bool running = false;
   bool admitted_before = false;
-  bool forked_prompt = false;  // since admission, all sequences have had the prompt's blocks
-  bool spawned = false;        // all sequences exist; until then only the first does
+  // Tokens that all sequences share and the leader alone computes after admission: the prompt, or
+  // more of it once beams that have a common beginning were preempted.
+  std::int32_t fork_len = 0;
+  bool forked = false;   // since admission, all sequences have had the shared tokens' blocks
+  bool spawned = false;  // all sequences exist; until then only the first does
+  std::unique_ptr<BeamGroup> beams;  // of a beam search, whose sequences come and go with the beams
   std::vector<std::unique_ptr<Sequence>> sequences;  // alive, by index; never empty
 
   Sequence& leader() const { return *sequences.front(); }
   // Places it takes under max_num_seqs.
   std::int32_t num_places() const {
-    return spawned ? static_cast<std::int32_t>(sequences.size()) : params->num_sequences();
+    return spawned && !beams ? static_cast<std::int32_t>(sequences.size())
+                             : params->num_sequences();
   }
-  // The prompt is computed by the leader; its siblings wait to fork.
-  bool awaits_fork() const { return !forked_prompt && num_places() > 1; }
+  // The shared tokens are computed by the leader; its siblings wait to fork.
+  bool awaits_fork() const {
+    return !forked && (spawned ? sequences.size() > 1 : params->num_sequences() > 1);
+  }
   bool wants_prompt_logprobs() const {
     return params->prompt_logprobs.has_value() && num_prompt_logprobs_done < prompt_len;
   }

@@ -34,6 +34,10 @@ void put_finish(JsonOut& json,
   }
 }
 
+void put_beam_score(JsonOut& json, const std::optional<float>& beam_score) {
+  if (beam_score) json.field("beam_score", finite_logprob(*beam_score));
+}
+
 void put_token_ids(JsonOut& json, std::string_view name, std::span<const TokenId> ids) {
   json.key(name).begin_array();
   for (const TokenId id : ids) json.value(id);

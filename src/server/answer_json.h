@@ -21,6 +21,9 @@ void put_finish(JsonOut& json,
                 const std::optional<std::string>& stop_string,
                 const std::optional<TokenId>& stop_token);
 
+// Field "beam_score" if there is one.
+void put_beam_score(JsonOut& json, const std::optional<float>& beam_score);
+
 // Field `name` with an array of ids.
 void put_token_ids(JsonOut& json, std::string_view name, std::span<const TokenId> ids);
 

@@ -162,6 +162,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       choice.finish_reason = part.finish_reason;
       choice.stop_string = std::move(part.stop_string);
       choice.stop_token = part.stop_token;
+      choice.beam_score = part.beam_score;
     }
   }
 

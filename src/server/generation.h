@@ -25,6 +25,7 @@ struct ChoiceResult {
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<std::string> stop_string;
   std::optional<TokenId> stop_token;
+  std::optional<float> beam_score;
 };
 
 struct PromptResult {

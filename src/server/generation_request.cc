@@ -53,6 +53,20 @@ Status read_logit_bias(JsonElement element,
   return ok_status();
 }
 
+// A boolean or "never".
+Status read_early_stopping(JsonElement element, const std::string& path, EarlyStopping& out) {
+  bool now = false;
+  std::string_view text;
+  if (element.get(now) == simdjson::SUCCESS) {
+    out = now ? EarlyStopping::kTrue : EarlyStopping::kFalse;
+  } else if (element.get(text) == simdjson::SUCCESS && text == "never") {
+    out = EarlyStopping::kNever;
+  } else {
+    return json_expected(path, "boolean or 'never'", element);
+  }
+  return ok_status();
+}
+
 // What is not a sampling parameter, for both endpoints; each reads its own on top.
 constexpr JsonField<G> kFields[] = {
     json_field<&G::model>("model"),
@@ -80,6 +94,8 @@ Status read_sampling_field(JsonElement element,
         auto& value = params.*member;
         if constexpr (std::is_same_v<decltype(value), std::vector<std::pair<TokenId, float>>&>) {
           return read_logit_bias(element, path, value);
+        } else if constexpr (std::is_same_v<decltype(value), EarlyStopping&>) {
+          return read_early_stopping(element, path, value);
         } else {
           return read_json(element, path, value);
         }
@@ -88,6 +104,9 @@ Status read_sampling_field(JsonElement element,
 }
 
 Status read_sampling_params(JsonElement root, SamplingParams& params) {
+  bool beams = false;
+  // The model's defaults may sample, a beam search does not.
+  if (root["use_beam_search"].get(beams) == simdjson::SUCCESS && beams) params.make_greedy();
   for (const auto& [key, value] : simdjson::dom::object(root)) {
     const bool elsewhere = key == kReadElsewhere[0] || key == kReadElsewhere[1];
     if (elsewhere || value.is_null()) continue;
@@ -100,7 +119,6 @@ Status read_sampling_params(JsonElement root, SamplingParams& params) {
 // Fields that would silently give other text than was asked for, were they ignored.
 constexpr std::string_view kUnsupported[] = {
     "suffix",
-    "use_beam_search",
     "guided_json",
     "guided_regex",
     "guided_choice",
@@ -171,6 +189,10 @@ Status check_generation_request(const GenerationRequest& request) {
     return invalid_argument(
         fmt::format("best_of: must be at least n = {}, got {}", params.n, *params.best_of),
         "best_of");
+  }
+  if (request.stream && params.use_beam_search) {
+    return invalid_argument(
+        "stream: not available with use_beam_search, whose answer is known at its end", "stream");
   }
   if (request.stream && params.best_of.value_or(params.n) > params.n) {
     return invalid_argument("best_of: must equal n when stream is true", "best_of");

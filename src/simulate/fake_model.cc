@@ -37,4 +37,29 @@ TokenId FakeModel::sample(SlotContent last,
   }
 }
 
+std::vector<BeamCandidate> FakeModel::candidates(SlotContent last,
+                                                 const SamplingParams& params,
+                                                 std::int32_t position) const {
+  std::uint64_t random = mix(last);
+  const std::uint64_t num_draws = 2 + random % 15;
+  std::vector<BeamCandidate> candidates;
+  for (std::uint64_t i = 0; i < num_draws; ++i) {
+    random = mix(random);
+    BeamCandidate drawn;
+    drawn.token = static_cast<TokenId>(random % vocab_size);
+    drawn.ends = is_end_token(params, eos_token_ids, drawn.token);
+    drawn.logprob = -1.0f / 256 * static_cast<float>(random >> 40 & 0x3ff);  // ties happen
+    drawn.raw_logprob = drawn.logprob;
+    const auto is_same = [&](const BeamCandidate& other) { return other.token == drawn.token; };
+    const bool masked =
+        position < params.min_tokens && (drawn.ends || contains(eos_token_ids, drawn.token));
+    if (masked || std::any_of(candidates.begin(), candidates.end(), is_same)) continue;
+    candidates.push_back(drawn);
+  }
+  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+    return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
+  });
+  return candidates;
+}
+
 }  // namespace pagemill

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "plan/step_plan.h"
 #include "request/sampling_params.h"
 
 namespace pagemill {
@@ -30,6 +31,11 @@ struct FakeModel {
                  std::uint64_t seed,
                  std::int32_t sequence_index,
                  std::int32_t position) const;
+  // The tokens that may follow such a prefix, with log-probabilities, most likely first; all others
+  // are masked. Different numbers of them, 2 at least but for end tokens masked by min_tokens.
+  std::vector<BeamCandidate> candidates(SlotContent last,
+                                        const SamplingParams& params,
+                                        std::int32_t position) const;
 };
 
 }  // namespace pagemill

@@ -220,9 +220,11 @@ void FakeRunner::change_states(OwnedStep& step) {
     State child = state_of(fork.parent);
     child.sequence_index = fork.sequence_index;
     child.seed = fork.seed;
-    require(states_.emplace(fork.child, std::move(child)).second,
+    const auto [existing, is_new] = states_.try_emplace(fork.child, child);
+    require(is_new || (child.params->use_beam_search && existing->second.params == child.params),
             "sequence {} is forked twice",
             fork.child);
+    existing->second = std::move(child);
   }
 }
 
@@ -232,6 +234,7 @@ SequenceResult FakeRunner::run(const OwnedShare& owned) {
   const std::int32_t begin = share.num_computed_tokens;
   const auto end = begin + static_cast<std::int32_t>(owned.token_ids.size());
   if (state.failed) return {share.seq, {}, {}, true};
+  if (state.params->use_beam_search) learn_tokens(owned, state);
   require(end <= static_cast<std::int32_t>(state.tokens.size()),
           "sequence {}: tokens up to {} of {}",
           share.seq,
@@ -270,6 +273,14 @@ SequenceResult FakeRunner::run(const OwnedShare& owned) {
     result.failed = true;
     return result;
   }
+  if (share.beam_width > 0) {
+    require(owned.sample_seqs == std::vector<SeqId>{share.seq} && state.params->use_beam_search &&
+                static_cast<std::int32_t>(state.tokens.size()) == end,
+            "sequence {} asks for candidates wrongly",
+            share.seq);
+    result.beam.candidates = model_.candidates(last, *state.params, end - state.prompt_len);
+    return result;
+  }
   for (const SeqId seq : owned.sample_seqs) {
     State& sampled = state_of(seq);
     const auto position = static_cast<std::int32_t>(sampled.tokens.size()) - sampled.prompt_len;
@@ -284,6 +295,15 @@ SequenceResult FakeRunner::run(const OwnedShare& owned) {
     result.samples.push_back({token, {}});
   }
   return result;
+}
+
+// The beam search chooses the tokens; what it chose shows first in the tokens to compute.
+void FakeRunner::learn_tokens(const OwnedShare& owned, State& state) const {
+  for (std::size_t i = 0; i < owned.token_ids.size(); ++i) {
+    if (owned.share.num_computed_tokens + i == state.tokens.size()) {
+      extend(state, owned.token_ids[i]);
+    }
+  }
 }
 
 // Steps that are in flight already count on samples that will not come: they fail as well.

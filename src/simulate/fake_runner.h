@@ -96,6 +96,7 @@ class FakeRunner {
   void change_states(OwnedStep& step);
   void extend(State& state, TokenId token) const;
   SequenceResult run(const OwnedShare& share);
+  void learn_tokens(const OwnedShare& owned, State& state) const;
   void fail_family(const State& failed);
   void check_reads(const OwnedShare& share, const State& state) const;
   SlotContent& slot(std::int32_t group, BlockId block, std::int32_t offset);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace pagemill {
 namespace {
@@ -32,15 +33,34 @@ Simulation::Simulation(Options options) : options_(std::move(options)) {
 }
 
 Status Simulation::add(Request request) {
-  Live live{request, {}, 1, false};
+  Live live{request, {}, 1, false, {}};
   PM_TRY(scheduler_->add_request(std::move(request)));
   Progress start;
   for (const TokenId token : live.request.prompt_token_ids) {
     start.last = model_.content(start.last, token);
   }
-  live.sequences.assign(live.request.params.num_sequences(), start);
+  live.sequences.assign(live.request.params.num_outputs(), start);
+  if (live.request.params.use_beam_search) find_hypotheses(live, start.last);
   requests_.emplace(live.request.id, std::move(live));
   return ok_status();
+}
+
+void Simulation::find_hypotheses(Live& live, SlotContent prompt) const {
+  const SamplingParams& params = live.request.params;
+  const auto prompt_len = static_cast<std::int32_t>(live.request.prompt_token_ids.size());
+  const std::int32_t max_tokens =
+      std::min(params.max_tokens, options_.scheduler.max_model_len - prompt_len);
+  live.hypotheses = reference_beam_search(
+      params, model_.eos_token_ids, max_tokens, [&](std::span<const TokenId> output) {
+        SlotContent last = prompt;
+        for (const TokenId token : output) last = model_.content(last, token);
+        std::vector<float> logprobs(model_.vocab_size, -std::numeric_limits<float>::infinity());
+        const auto position = static_cast<std::int32_t>(output.size());
+        for (const BeamCandidate& next : model_.candidates(last, params, position)) {
+          logprobs[next.token] = next.logprob;
+        }
+        return logprobs;
+      });
 }
 
 void Simulation::abort(RequestId request) {
@@ -71,7 +91,8 @@ bool Simulation::step() {
     require(scheduler_->stats().num_running_seqs <= options_.scheduler.max_num_seqs,
             "over max_num_seqs");
     runner_->submit(plan_);
-    require(!plan_.sequences.empty() || !plan_.drops.empty() || !plan_.loads.empty(),
+    require(!plan_.sequences.empty() || !plan_.drops.empty() || !plan_.loads.empty() ||
+                !plan_.forks.empty(),
             "a step does nothing");
   }
   const bool commits =
@@ -153,29 +174,15 @@ void Simulation::accept(const SequenceEvent& event) {
   Progress& progress = live.sequences.at(event.sequence_index);
   require(progress.reason == FinishReason::kNone, "an event of a sequence that has ended");
   last_seen_[event.request] = event.seq;
-  if (event.sampled) {
-    const SamplingParams& params = live.request.params;
-    const TokenId expected = model_.sample(
-        progress.last, params, params.seed.value_or(0), event.sequence_index, progress.num_output);
-    require(event.sampled->token == expected,
-            "request {}, sequence {}: output token {} is {}, alone it is {}",
-            event.request,
-            event.sequence_index,
-            progress.num_output,
-            event.sampled->token,
-            expected);
-    progress.last = model_.content(progress.last, expected);
-    ++progress.num_output;
-    const FinishReason end = expected_end(live, expected, progress.num_output);
-    require(event.finish_reason == end,
-            "request {} ends with '{}' instead of '{}'",
-            event.request,
-            to_string(event.finish_reason),
-            to_string(end));
-    require(event.stop_token.has_value() ==
-                (end == FinishReason::kStop && contains(params.stop_token_ids, expected) &&
-                 (params.ignore_eos || !contains(model_.eos_token_ids, expected))),
-            "a stop token is reported wrongly");
+  if (event.sampled && live.request.params.use_beam_search) {
+    accept_beam_token(event, live, progress);
+  } else if (event.sampled) {
+    accept_token(event, live, progress);
+  } else if (event.finish_reason == FinishReason::kLength) {
+    require(event.sequence_index >= static_cast<std::int32_t>(live.hypotheses.size()) &&
+                live.request.params.use_beam_search,
+            "request {} ends without a token",
+            event.request);
   } else {
     require(event.finish_reason == FinishReason::kError && live.may_fail,
             "request {} fails without a cause",
@@ -194,6 +201,67 @@ void Simulation::accept(const SequenceEvent& event) {
           live.next_prompt_logprob,
           prompt_len);
   forget(event.request);
+}
+
+void Simulation::accept_token(const SequenceEvent& event, Live& live, Progress& progress) {
+  const SamplingParams& params = live.request.params;
+  const TokenId expected = model_.sample(
+      progress.last, params, params.seed.value_or(0), event.sequence_index, progress.num_output);
+  require(event.sampled->token == expected,
+          "request {}, sequence {}: output token {} is {}, alone it is {}",
+          event.request,
+          event.sequence_index,
+          progress.num_output,
+          event.sampled->token,
+          expected);
+  progress.last = model_.content(progress.last, expected);
+  ++progress.num_output;
+  const FinishReason end = expected_end(live, expected, progress.num_output);
+  require(event.finish_reason == end,
+          "request {} ends with '{}' instead of '{}'",
+          event.request,
+          to_string(event.finish_reason),
+          to_string(end));
+  require(event.stop_token.has_value() ==
+              (end == FinishReason::kStop && contains(params.stop_token_ids, expected) &&
+               (params.ignore_eos || !contains(model_.eos_token_ids, expected))),
+          "a stop token is reported wrongly");
+}
+
+// The tokens of each hypothesis come one by one, all in the step that ends the search.
+void Simulation::accept_beam_token(const SequenceEvent& event,
+                                   const Live& live,
+                                   Progress& progress) {
+  const auto index = static_cast<std::size_t>(event.sequence_index);
+  require(index < live.hypotheses.size(), "request {} has too many hypotheses", event.request);
+  const ReferenceHypothesis& expected = live.hypotheses[index];
+  progress.beam_tokens.push_back(event.sampled->token);
+  ++progress.num_output;
+  const std::size_t count = progress.beam_tokens.size();
+  require(
+      count <= expected.tokens.size() && progress.beam_tokens.back() == expected.tokens[count - 1],
+      "request {}, hypothesis {}: output token {} is {}",
+      event.request,
+      index,
+      count - 1,
+      progress.beam_tokens.back());
+  const bool is_last = count == expected.tokens.size();
+  require(is_last == event.beam_score.has_value() &&
+              is_last == (event.finish_reason != FinishReason::kNone),
+          "request {}, hypothesis {} ends after {} tokens",
+          event.request,
+          index,
+          count);
+  if (!is_last) return;
+  const SamplingParams& params = live.request.params;
+  const bool ends = is_end_token(params, model_.eos_token_ids, event.sampled->token);
+  require(*event.beam_score == expected.score &&
+              event.finish_reason == (ends ? FinishReason::kStop : FinishReason::kLength),
+          "request {}, hypothesis {}: score {} instead of {}",
+          event.request,
+          index,
+          *event.beam_score,
+          expected.score);
 }
 
 FinishReason Simulation::expected_end(const Live& live,

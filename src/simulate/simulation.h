@@ -13,6 +13,7 @@
 #include "scheduler/scheduler.h"
 #include "simulate/fake_model.h"
 #include "simulate/fake_runner.h"
+#include "simulate/reference_beams.h"
 
 namespace pagemill {
 
@@ -29,6 +30,7 @@ class Simulation {
   struct Progress {
     SlotContent last = kEmptySlot;
     std::int32_t num_output = 0;
+    std::vector<TokenId> beam_tokens;  // of a beam search: all that was told at its end
     FinishReason reason = FinishReason::kNone;
   };
 
@@ -69,11 +71,15 @@ class Simulation {
     std::vector<Progress> sequences;
     std::int32_t next_prompt_logprob = 1;
     bool may_fail = false;
+    std::vector<ReferenceHypothesis> hypotheses;  // that a beam search has to find
   };
 
   void commit_oldest();
+  void find_hypotheses(Live& live, SlotContent prompt) const;
   void accept(const SequenceEvent& event);
   void accept(const PromptLogprobsEvent& event);
+  void accept_token(const SequenceEvent& event, Live& live, Progress& progress);
+  void accept_beam_token(const SequenceEvent& event, const Live& live, Progress& progress);
   FinishReason expected_end(const Live& live, TokenId token, std::int32_t num_output) const;
   void forget(RequestId request);
 

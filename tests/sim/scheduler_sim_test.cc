@@ -57,7 +57,7 @@ KvSpec group_of(std::int32_t window) {
 
 struct Scenario {
   Simulation::Options options;
-  double arrival_rate = 0.5, abort_rate = 0, finish_rate = 0, fail_rate = 0;
+  double arrival_rate = 0.5, abort_rate = 0, finish_rate = 0, fail_rate = 0, beam_rate = 0;
   std::int32_t num_requests = 40, max_prompt = 60, max_output = 40, max_n = 1;
   std::vector<std::vector<TokenId>> shared_prefixes;
 };
@@ -80,7 +80,7 @@ Scenario draw_scenario(Dice& dice) {
   s.options.depth = dice.chance(0.4) ? 2 : 1;
   s.max_prompt = dice.between(1, config.max_model_len - 1);
   s.max_output = dice.between(1, config.max_model_len);
-  s.max_n = dice.chance(0.5) ? dice.between(1, std::min(6, config.max_num_seqs)) : 1;
+  s.max_n = dice.chance(0.5) ? dice.between(1, std::min(8, config.max_num_seqs)) : 1;
   // From just enough for the largest request up to plenty.
   const std::int32_t per_sequence = config.max_model_len / config.block_size + 1;
   const auto num_groups = static_cast<std::int32_t>(config.kv_groups.size());
@@ -103,6 +103,7 @@ Scenario draw_scenario(Dice& dice) {
   if (dice.chance(0.5)) s.abort_rate = 0.03;
   if (dice.chance(0.5)) s.finish_rate = 0.03;
   if (dice.chance(0.3)) s.fail_rate = 0.01;
+  s.beam_rate = dice.pick<double>({0, 0.1, 0.5, 1});
   for (int i = 0; i < 3; ++i) {
     auto& prefix = s.shared_prefixes.emplace_back();
     const std::int32_t length = dice.between(0, s.max_prompt);
@@ -111,6 +112,16 @@ Scenario draw_scenario(Dice& dice) {
     }
   }
   return s;
+}
+
+void draw_beam_search(Dice& dice, const Scenario& s, SamplingParams& params) {
+  params.use_beam_search = true;
+  params.make_greedy();
+  params.best_of.reset();
+  if (dice.chance(0.7)) params.beam_width = dice.between(params.n, std::max(params.n, s.max_n));
+  params.length_penalty = dice.pick<float>({1.0f, 1.0f, 0.0f, 2.0f, -1.0f, 0.5f});
+  params.early_stopping = dice.pick<EarlyStopping>(
+      {EarlyStopping::kFalse, EarlyStopping::kTrue, EarlyStopping::kNever});
 }
 
 Request draw_request(Dice& dice, const Scenario& s, RequestId id) {
@@ -131,6 +142,7 @@ Request draw_request(Dice& dice, const Scenario& s, RequestId id) {
   params.n = dice.between(1, s.max_n);
   if (dice.chance(0.2)) params.best_of = std::min(s.max_n, params.n + 1);
   if (params.best_of && *params.best_of < params.n) params.best_of.reset();
+  if (dice.chance(s.beam_rate)) draw_beam_search(dice, s, params);
   params.ignore_eos = dice.chance(0.5);
   params.min_tokens = dice.chance(0.3) ? dice.between(0, params.max_tokens) : 0;
   if (dice.chance(0.3)) params.stop_token_ids = {1, 5};
@@ -145,6 +157,9 @@ struct Totals {
                 copies = 0, forks = 0, evictions = 0, refused = 0, queue_full = 0, finished = 0,
                 aborted = 0, failed = 0, stopped = 0, depth2_preemptions = 0, saves = 0, loads = 0,
                 failed_loads = 0, resumed_loads = 0, flushed = 0;
+  // Of scenarios with beam searches alone.
+  std::uint64_t beam_preemptions = 0, beam_hits = 0, beam_copies = 0, beam_aborted = 0;
+  std::uint64_t hypotheses = 0;
 
   void add(const Simulation& simulation, const Scenario& s) {
     const SchedulerStats stats = simulation.scheduler().stats();
@@ -162,8 +177,16 @@ struct Totals {
     loads += stats.tier_loads;
     failed_loads += stats.tier_failed_loads;
     resumed_loads += stats.resumed_loads;
+    const bool only_beams = s.beam_rate == 1;
+    if (only_beams) {
+      beam_preemptions += stats.preemptions;
+      beam_hits += stats.prefix_cache_hits + stats.resumed_hits;
+      beam_copies += stats.copy_on_writes;
+    }
     for (const auto& [id, sequences] : simulation.finished()) {
       for (const auto& sequence : sequences) {
+        hypotheses += !sequence.beam_tokens.empty();
+        beam_aborted += only_beams && sequence.reason == FinishReason::kAbort;
         aborted += sequence.reason == FinishReason::kAbort;
         failed += sequence.reason == FinishReason::kError;
         stopped += sequence.reason == FinishReason::kStop;
@@ -236,8 +259,9 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       "hit, %llu after preemption, %llu chunked prefills, %llu copies on write, %llu forks, %llu "
       "evictions, %llu refused, %llu queue full; sequences: %llu length, %llu stop, %llu aborted, "
       "%llu failed; second tier: %llu saves (%llu at the end), %llu loads, %llu failed, %llu "
-      "tokens "
-      "after preemption\n",
+      "tokens after preemption; %llu hypotheses of beam searches, alone with %llu preemptions, "
+      "%llu "
+      "tokens hit, %llu copies on write, %llu aborted\n",
       static_cast<unsigned long long>(totals.scenarios),
       static_cast<unsigned long long>(totals.steps),
       static_cast<unsigned long long>(totals.preemptions),
@@ -258,7 +282,17 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       static_cast<unsigned long long>(totals.flushed),
       static_cast<unsigned long long>(totals.loads),
       static_cast<unsigned long long>(totals.failed_loads),
-      static_cast<unsigned long long>(totals.resumed_loads));
+      static_cast<unsigned long long>(totals.resumed_loads),
+      static_cast<unsigned long long>(totals.hypotheses),
+      static_cast<unsigned long long>(totals.beam_preemptions),
+      static_cast<unsigned long long>(totals.beam_hits),
+      static_cast<unsigned long long>(totals.beam_copies),
+      static_cast<unsigned long long>(totals.beam_aborted));
+  EXPECT_GT(totals.hypotheses, 2000u * kScenarios / 400);
+  EXPECT_GT(totals.beam_preemptions, 100u * kScenarios / 400);
+  EXPECT_GT(totals.beam_hits, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.beam_copies, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.beam_aborted, 30u * kScenarios / 400);
   EXPECT_GT(totals.steps, 40000u * kScenarios / 400);
   EXPECT_GT(totals.preemptions, 500u * kScenarios / 400);
   EXPECT_GT(totals.depth2_preemptions, 100u * kScenarios / 400);

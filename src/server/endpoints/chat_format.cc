@@ -122,6 +122,7 @@ class ChatFormat : public AnswerFormat {
     json.end_object();
     put_logprobs(json, choice.logprobs);
     put_finish(json, choice.finish_reason, choice.stop_string, choice.stop_token);
+    put_beam_score(json, choice.beam_score);
     if (return_token_ids_) put_token_ids(json, "token_ids", choice.token_ids);
     json.end_object();
   }

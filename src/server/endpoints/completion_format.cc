@@ -131,6 +131,7 @@ class CompletionFormat : public AnswerFormat {
     } else {
       put_finish(json, choice.finish_reason, choice.stop_string, choice.stop_token);
     }
+    put_beam_score(json, choice.beam_score);
     if (with_prompt_logprobs_) put_prompt_logprobs(json, result.prompt_logprobs);
     if (return_token_ids_) {
       put_token_ids(json, "prompt_token_ids", prompts_[prompt].token_ids);
