@@ -4,64 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <thread>
 
 #include "base/clock.h"
+#include "simulate/random.h"
 
 namespace pagemill::cli {
 namespace {
-
-// SplitMix64 (Steele et al., OOPSLA 2014): the standard library's distributions differ between
-// platforms.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
-    std::uint64_t x = state_ += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  }
-  double uniform() { return (static_cast<double>(next() >> 11) + 0.5) * 0x1p-53; }
-  double normal() {  // Box and Muller
-    return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
-  }
-  std::uint64_t state() const { return state_; }
-
- private:
-  std::uint64_t state_;
-};
-
-// Log-normal lengths clipped to [low, high] whose mean is `mean`: mu by bisection over the same
-// normals.
-std::vector<std::int32_t> lengths(
-    Random& random, std::int32_t count, double mean, double sigma, double low, double high) {
-  std::vector<double> normals(count);
-  for (double& z : normals) z = random.normal();
-  const auto sample = [&](double mu) {
-    std::vector<std::int32_t> values;
-    values.reserve(normals.size());
-    for (double z : normals) {
-      values.push_back(
-          static_cast<std::int32_t>(std::clamp(std::round(std::exp(mu + sigma * z)), low, high)));
-    }
-    return values;
-  };
-  double lower = 0, upper = std::log(high) + 1;
-  for (int i = 0; i < 60; ++i) {
-    const double mu = (lower + upper) / 2;
-    double total = 0;
-    for (std::int32_t value : sample(mu)) total += value;
-    (total / count < mean ? lower : upper) = mu;
-  }
-  return sample((lower + upper) / 2);
-}
 
 class Recorder {
  public:
@@ -156,8 +109,10 @@ std::vector<WorkloadItem> mixed_workload(std::int32_t count,
                                          std::int32_t vocab_size,
                                          std::uint64_t seed) {
   Random random(seed);
-  const std::vector<std::int32_t> inputs = lengths(random, count, mean_input, 1.0, 4, 1024);
-  const std::vector<std::int32_t> outputs = lengths(random, count, mean_output, 0.9, 4, 512);
+  const std::vector<std::int32_t> inputs =
+      lognormal_lengths(random, count, mean_input, 1.0, 4, 1024);
+  const std::vector<std::int32_t> outputs =
+      lognormal_lengths(random, count, mean_output, 0.9, 4, 512);
   std::vector<WorkloadItem> items(count);
   for (std::int32_t i = 0; i < count; ++i) {
     items[i].output_len = outputs[i];
@@ -191,7 +146,7 @@ PoissonArrivals::PoissonArrivals(double rate) : rate_(rate), next_(monotonic_sec
 void PoissonArrivals::wait() {
   if (rate_ <= 0) return;
   Random random(state_);
-  next_ -= std::log(random.uniform()) / rate_;
+  next_ += random.exponential(rate_);
   state_ = random.state();
   std::this_thread::sleep_for(std::chrono::duration<double>(next_ - monotonic_seconds()));
 }

@@ -20,6 +20,7 @@ void add_generate(CLI::App& app, ExitStatus& status);
 void add_chat(CLI::App& app, ExitStatus& status);
 void add_bench(CLI::App& app, ExitStatus& status);
 void add_inspect(CLI::App& app, ExitStatus& status);
+void add_simulate(CLI::App& app, ExitStatus& status);
 
 // MODEL and the engine's options, the same in every subcommand that starts an engine.
 void add_engine_options(CLI::App& command, EngineOptions& options);

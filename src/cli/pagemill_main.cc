@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   cli::add_chat(app, status);
   cli::add_bench(app, status);
   cli::add_inspect(app, status);
+  cli::add_simulate(app, status);
   CLI11_PARSE(app, argc, argv);
   return status.code;
 }

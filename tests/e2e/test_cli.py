@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from conftest import BINARY
 
-SUBCOMMANDS = ["serve", "generate", "chat", "bench", "inspect"]
+SUBCOMMANDS = ["serve", "generate", "chat", "bench", "inspect", "simulate"]
 
 
 def pagemill(*arguments, stdin="", limit_s=120, **options):
