@@ -97,6 +97,11 @@ class SamplerTest : public testing::TestWithParam<Isa> {
     EXPECT_TRUE(sampled.has_value());
     return sampled ? sampled->token : -1;
   }
+  std::optional<BeamCandidates> beam_candidates(const SequenceState& state,
+                                                const std::vector<float>& logits) {
+    const std::int32_t width = state.params().num_sequences();
+    return sampler(logits.size()).beam_candidates(state, logits, width, scratch_);
+  }
   Sampler sampler(std::size_t vocab_size) const {
     return Sampler(elementwise_kernels(GetParam()), static_cast<std::int32_t>(vocab_size), {});
   }
@@ -334,8 +339,7 @@ TEST_P(SamplerTest, BeamCandidatesAreTheFirstOfAFullSort) {
     for (int i = random() % 4; i > 0; --i) params.stop_token_ids.push_back(random() % size);
     params.stop_token_ids.push_back(
         static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    const auto found =
-        sampler(size).beam_candidates(state_at(params, 0, 0), logits, width, scratch_);
+    const auto found = beam_candidates(state_at(params, 0, 0), logits);
     ASSERT_TRUE(found.has_value());
     double sum = 0;
     for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
@@ -366,7 +370,7 @@ TEST_P(SamplerTest, BeamCandidatesAreProcessedAsLogProbabilities) {
   params.allowed_token_ids = {1, 3};
   params.logit_bias = {{3, 5.0f}};
   params.logprobs = 1;
-  const auto found = sampler(4).beam_candidates(state_at(params, 0, 0), logits, 2, scratch_);
+  const auto found = beam_candidates(state_at(params, 0, 0), logits);
   ASSERT_TRUE(found.has_value());
   ASSERT_EQ(found->candidates.size(), 2u);  // masked tokens are none
   EXPECT_EQ(found->candidates[0].token, 3);
@@ -380,8 +384,7 @@ TEST_P(SamplerTest, BeamCandidatesAreProcessedAsLogProbabilities) {
   // Transformers' repetition penalty multiplies log-probabilities, which are negative.
   SamplingParams repeating = beam_params(1);
   repeating.repetition_penalty = 2;
-  const auto penalized =
-      sampler(4).beam_candidates(state_at(repeating, 0, 1), {9, 8, 0, 0}, 1, scratch_);
+  const auto penalized = beam_candidates(state_at(repeating, 0, 1), {9, 8, 0, 0});
   ASSERT_TRUE(penalized.has_value());
   EXPECT_EQ(penalized->candidates[0].token, 0);
   EXPECT_NEAR(penalized->candidates[0].logprob, 2 * penalized->candidates[0].raw_logprob, 1e-5);
@@ -389,11 +392,11 @@ TEST_P(SamplerTest, BeamCandidatesAreProcessedAsLogProbabilities) {
 
 TEST_P(SamplerTest, BeamCandidatesWithoutTokensOrNumbers) {
   SamplingParams params = beam_params(2);
-  const auto nan = sampler(3).beam_candidates(state_at(params, 0, 0), {1, kNan, 2}, 2, scratch_);
+  const auto nan = beam_candidates(state_at(params, 0, 0), {1, kNan, 2});
   EXPECT_FALSE(nan.has_value());
   params.allowed_token_ids = {1};
   params.bad_words_token_ids = {{1}};
-  const auto none = sampler(3).beam_candidates(state_at(params, 0, 0), {1, 2, 3}, 2, scratch_);
+  const auto none = beam_candidates(state_at(params, 0, 0), {1, 2, 3});
   ASSERT_TRUE(none.has_value());
   EXPECT_TRUE(none->candidates.empty());
 }
