@@ -1,5 +1,6 @@
 #include "kv/block_pool.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -9,7 +10,8 @@ namespace pagemill {
 BlockPool::BlockPool(std::int32_t num_blocks, std::int32_t block_size)
     : block_size_(block_size),
       blocks_(num_blocks),
-      buckets_(std::bit_ceil(static_cast<std::size_t>(num_blocks)), kNullBlock) {
+      buckets_(std::bit_ceil(static_cast<std::size_t>(num_blocks)), kNullBlock),
+      index_(num_blocks, block_size) {
   PM_CHECK(num_blocks >= 2 && block_size >= 1, "{} blocks of {}", num_blocks, block_size);
   stats_.total = num_blocks;
   stats_.free = num_blocks - 1;
@@ -59,7 +61,10 @@ std::vector<CachedBlock> BlockPool::cached_blocks() const {
 void BlockPool::ref(BlockId block) {
   Block& b = blocks_[block];
   PM_CHECK(block != kNullBlock && (b.refs > 0 || b.published), "block {} holds nothing", block);
-  if (b.refs++ > 0) return;
+  if (b.refs++ > 0) {
+    ++stats_.saved;
+    return;
+  }
   if (b.pins > 0) {
     --stats_.pinned;
   } else {
@@ -72,7 +77,10 @@ void BlockPool::ref(BlockId block) {
 void BlockPool::unref(BlockId block) {
   Block& b = blocks_[block];
   PM_CHECK(block != kNullBlock && b.refs > 0, "block {} is not referenced", block);
-  if (--b.refs > 0) return;
+  if (--b.refs > 0) {
+    --stats_.saved;
+    return;
+  }
   --stats_.referenced;
   stats_.empty_slots -= num_empty(b);
   if (b.pins > 0) ++stats_.pinned;
@@ -101,16 +109,17 @@ void BlockPool::fill(BlockId block, std::int32_t num_filled) {
   b.filled = num_filled;
 }
 
-bool BlockPool::publish(BlockId block, std::int32_t group, const Digest& digest) {
+bool BlockPool::publish(BlockId block, std::int32_t group, const BlockContent& content) {
   Block& b = blocks_[block];
   PM_CHECK(b.refs > 0 && b.filled == block_size_, "block {} is not a full block in use", block);
-  if (b.published || find(group, digest) != kNullBlock) return false;
+  if (b.published || find(group, content.digest) != kNullBlock) return false;
   b.published = true;
   b.group = group;
-  b.digest = digest;
-  BlockId& head = bucket(group, digest);
+  b.digest = content.digest;
+  BlockId& head = bucket(group, content.digest);
   b.next_in_bucket = head;
   head = block;
+  if (group == 0) index_.insert(block, content.parent, content.tokens);
   return true;
 }
 
@@ -142,6 +151,16 @@ void BlockPool::unpublish(BlockId block) {
   while (*link != block) link = &blocks_[*link].next_in_bucket;
   *link = b.next_in_bucket;
   b.published = false;
+  if (b.group == 0) index_.erase(block);
+}
+
+void BlockPool::reset_cache() {
+  for (Block& block : blocks_) block.published = false;
+  std::fill(buckets_.begin(), buckets_.end(), kNullBlock);
+  index_.clear();
+  stats_.free += stats_.cached;
+  stats_.cached = 0;
+  ++epoch_;
 }
 
 void BlockPool::unlink(BlockId block) {
@@ -166,12 +185,13 @@ void BlockPool::link_if_unused(BlockId block) {
 void BlockPool::check_invariants() const {
   BlockPoolStats counted;
   counted.total = static_cast<std::int32_t>(blocks_.size());
-  std::int32_t num_published = 0;
+  std::int32_t num_published = 0, num_of_group_0 = 0;
   for (BlockId block = 1; block < counted.total; ++block) {
     const Block& b = blocks_[block];
     PM_CHECK(b.refs >= 0 && b.pins >= 0 && b.filled >= 0 && b.filled <= block_size_);
     if (b.published) {
       ++num_published;
+      num_of_group_0 += b.group == 0;
       PM_CHECK(find(b.group, b.digest) == block, "block {} can't be found", block);
       PM_CHECK(b.filled == block_size_, "block {} is findable but not full", block);
     }
@@ -187,11 +207,13 @@ void BlockPool::check_invariants() const {
         break;
       default:
         ++counted.referenced, counted.empty_slots += num_empty(b);
+        counted.saved += b.refs - 1;
     }
   }
   PM_CHECK(counted.free == stats_.free && counted.cached == stats_.cached &&
            counted.referenced == stats_.referenced && counted.pinned == stats_.pinned);
   PM_CHECK(stats_.free + stats_.cached + stats_.referenced + stats_.pinned + 1 == stats_.total);
+  PM_CHECK(counted.saved == stats_.saved, "{} saved, {} kept", counted.saved, stats_.saved);
   PM_CHECK(counted.empty_slots == stats_.empty_slots,
            "{} empty slots counted, {} kept",
            counted.empty_slots,
@@ -211,6 +233,7 @@ void BlockPool::check_invariants() const {
     for (; block != kNullBlock; block = blocks_[block].next_in_bucket) ++num_indexed;
   }
   PM_CHECK(num_indexed == num_published, "{} indexed, {} published", num_indexed, num_published);
+  PM_CHECK(index_.check_invariants() == num_of_group_0);
 }
 
 }  // namespace pagemill

@@ -11,11 +11,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/ids.h"
 #include "base/sha256.h"
+#include "kv/prefix_index.h"
 
 namespace pagemill {
 
@@ -25,6 +26,7 @@ struct BlockPoolStats {
   // free + cached + referenced + pinned + 1 (the null block) = total
   std::int32_t total = 0, free = 0, cached = 0, referenced = 0, pinned = 0;
   std::int64_t empty_slots = 0;  // in referenced blocks, each block once however often it is shared
+  std::int64_t saved = 0;        // by sharing: references beyond a block's first, over all blocks
   std::uint64_t evictions = 0;   // cached blocks allocated anew, ever
 };
 
@@ -33,6 +35,12 @@ struct CachedBlock {
   std::int32_t group = 0;
   BlockId block = 0;
   Digest digest;
+};
+
+// What a full block holds: `tokens` after the prefix named `parent`, together named `digest`.
+struct BlockContent {
+  Digest digest, parent;
+  std::span<const TokenId> tokens;  // [block_size]
 };
 
 class BlockPool {
@@ -68,9 +76,21 @@ class BlockPool {
 
   // Makes the referenced, full block findable. False if the group has a block of that content
   // already (this one then stays unfindable) or the block is published.
-  bool publish(BlockId block, std::int32_t group, const Digest& digest);
+  bool publish(BlockId block, std::int32_t group, const BlockContent& content);
   // kNullBlock if there is none.
   BlockId find(std::int32_t group, const Digest& digest) const;
+  // Of group 0's findable blocks that follow `parent`, the one that begins with the most of
+  // `tokens`.
+  PrefixIndex::Match find_partial(const Digest& parent, std::span<const TokenId> tokens) const {
+    return index_.longest(parent, tokens);
+  }
+  // The name of a findable block's content.
+  const Digest& digest(BlockId block) const { return blocks_[block].digest; }
+
+  // From now on no block is findable: cached ones are free. What was computed from their contents
+  // must not be published either; it has an older epoch.
+  void reset_cache();
+  std::uint64_t epoch() const { return epoch_; }  // resets so far
 
   // Panics unless lists, index and counts agree. Linear: tests.
   void check_invariants() const;
@@ -95,6 +115,8 @@ class BlockPool {
   std::int32_t block_size_;
   std::vector<Block> blocks_;
   std::vector<BlockId> buckets_;  // chains through next_in_bucket; a power of two of them
+  PrefixIndex index_;             // group 0's published blocks
+  std::uint64_t epoch_ = 0;
   BlockPoolStats stats_;
   std::vector<CachedBlock>* evicted_ = nullptr;
 };

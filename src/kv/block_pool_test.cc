@@ -15,6 +15,21 @@ Digest digest_of(std::uint64_t value) {
   return digest;
 }
 
+// Content 7 is token 7 at the end of a block that follows parent 7 / 4.
+struct Content {
+  Content(std::uint64_t value, std::int32_t block_size)
+      : tokens(block_size, static_cast<TokenId>(value % 4 / 2)) {
+    tokens.back() = static_cast<TokenId>(value);
+    content = {digest_of(value), digest_of(1000 + value / 4), tokens};
+  }
+  std::vector<TokenId> tokens;
+  BlockContent content;
+};
+
+bool publish(BlockPool& pool, BlockId block, std::int32_t group, std::uint64_t value) {
+  return pool.publish(block, group, Content(value, pool.block_size()).content);
+}
+
 TEST(BlockPool, FreeBlocksGoBeforeCachedOnesAndTailsBeforeHeads) {
   BlockPool pool(6, 4);
   std::vector<BlockId> blocks;
@@ -23,7 +38,7 @@ TEST(BlockPool, FreeBlocksGoBeforeCachedOnesAndTailsBeforeHeads) {
   EXPECT_EQ(pool.num_available(), 0);
   for (int i = 0; i < 3; ++i) {
     pool.fill(blocks[i], 4);
-    EXPECT_TRUE(pool.publish(blocks[i], 0, digest_of(i)));
+    EXPECT_TRUE(publish(pool, blocks[i], 0, i));
   }
   // A sequence of three cached blocks is released tail first, then two worthless blocks.
   for (int i = 2; i >= 0; --i) pool.unref(blocks[i]);
@@ -53,10 +68,10 @@ TEST(BlockPool, OneBlockPerContentAndGroup) {
   BlockPool pool(5, 1);
   const BlockId a = pool.allocate(), b = pool.allocate(), c = pool.allocate();
   for (const BlockId block : {a, b, c}) pool.fill(block, 1);
-  EXPECT_TRUE(pool.publish(a, 0, digest_of(1)));
-  EXPECT_FALSE(pool.publish(a, 0, digest_of(2)));
-  EXPECT_FALSE(pool.publish(b, 0, digest_of(1)));
-  EXPECT_TRUE(pool.publish(c, 1, digest_of(1)));
+  EXPECT_TRUE(publish(pool, a, 0, 1));
+  EXPECT_FALSE(publish(pool, a, 0, 2));
+  EXPECT_FALSE(publish(pool, b, 0, 1));
+  EXPECT_TRUE(publish(pool, c, 1, 1));
   EXPECT_EQ(pool.find(0, digest_of(1)), a);
   EXPECT_EQ(pool.find(1, digest_of(1)), c);
   EXPECT_EQ(pool.find(0, digest_of(2)), kNullBlock);
@@ -64,6 +79,32 @@ TEST(BlockPool, OneBlockPerContentAndGroup) {
   EXPECT_EQ(pool.state(b), BlockState::kFree);
   pool.unref(a);
   EXPECT_EQ(pool.state(a), BlockState::kCached);
+}
+
+TEST(BlockPool, AResetMakesNothingFindableAndCachedBlocksFree) {
+  BlockPool pool(6, 2);
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 4; ++i) {
+    blocks.push_back(pool.allocate());
+    pool.fill(blocks[i], 2);
+    ASSERT_TRUE(publish(pool, blocks[i], 0, i));
+  }
+  pool.pin(blocks[1]);
+  for (int i = 0; i < 3; ++i) pool.unref(blocks[i]);  // cached, pinned, cached; the last in use
+  EXPECT_EQ(pool.stats().cached, 2);
+  pool.reset_cache();
+  pool.check_invariants();
+  EXPECT_EQ(pool.stats().cached, 0);
+  EXPECT_EQ(pool.stats().free, 3);
+  for (int i = 0; i < 4; ++i) {
+    const Content content(i, 2);
+    EXPECT_EQ(pool.find(0, digest_of(i)), kNullBlock);
+    EXPECT_EQ(pool.find_partial(content.content.parent, content.tokens).num_tokens, 0);
+  }
+  pool.unpin(blocks[1]);
+  pool.unref(blocks[3]);
+  EXPECT_EQ(pool.stats().free, 5);
+  EXPECT_EQ(pool.stats().evictions, 0u);
 }
 
 TEST(BlockPool, APinnedBlockIsNotGivenAway) {
@@ -86,7 +127,7 @@ TEST(BlockPoolDeathTest, MisuseIsABug) {
   EXPECT_DEATH(pool.unref(kNullBlock), "not referenced");
   EXPECT_DEATH(pool.ref(2), "holds nothing");
   EXPECT_DEATH(pool.unpin(block), "not pinned");
-  EXPECT_DEATH(pool.publish(block, 0, digest_of(1)), "not a full block");
+  EXPECT_DEATH(publish(pool, block, 0, 1), "not a full block");
   pool.allocate();
   EXPECT_DEATH(pool.allocate(), "no block is left");
 }
@@ -111,6 +152,12 @@ class RandomPool {
   void operate() {
     const BlockId block = 1 + random_() % (num_blocks_ - 1);
     ModelBlock& m = model_[block];
+    if (random_() % 200 == 0) {
+      pool_.reset_cache();
+      ++epoch_;
+      for (ModelBlock& any : model_) any.published = false;
+      return compare();
+    }
     switch (random_() % 8) {
       case 0:
       case 1:
@@ -169,7 +216,7 @@ class RandomPool {
     for (const ModelBlock& other : model_) {
       if (other.published && other.group == group && other.content == content) expected = false;
     }
-    ASSERT_EQ(pool_.publish(block, group, digest_of(content)), expected);
+    ASSERT_EQ(pagemill::publish(pool_, block, group, content), expected);
     if (expected) m.published = true, m.group = group, m.content = content;
   }
 
@@ -186,6 +233,7 @@ class RandomPool {
       if (m.refs > 0) {
         ++counted.referenced;
         counted.empty_slots += block_size_ - m.filled;
+        counted.saved += m.refs - 1;
       } else {
         ++(m.pins > 0 ? counted.pinned : m.published ? counted.cached : counted.free);
       }
@@ -196,13 +244,26 @@ class RandomPool {
     ASSERT_EQ(stats.referenced, counted.referenced);
     ASSERT_EQ(stats.pinned, counted.pinned);
     ASSERT_EQ(stats.empty_slots, counted.empty_slots);
+    ASSERT_EQ(stats.saved, counted.saved);
     ASSERT_EQ(stats.evictions, evictions_);
+    ASSERT_EQ(pool_.epoch(), epoch_);
     ASSERT_EQ(stats.free + stats.cached + stats.referenced + stats.pinned + 1, stats.total);
     for (std::int32_t group = 0; group < 2; ++group) {
       for (std::uint64_t content = 0; content < 10; ++content) {
         const auto found = index.find({group, content});
         ASSERT_EQ(pool_.find(group, digest_of(content)),
                   found == index.end() ? kNullBlock : found->second);
+        if (group > 0) continue;
+        // A whole block is found as its own beginning; half of one if no other is nearer.
+        const Content whole(content, block_size_);
+        const auto match = pool_.find_partial(whole.content.parent, whole.tokens);
+        ASSERT_EQ(match.num_tokens == block_size_, found != index.end());
+        if (found != index.end()) {
+          ASSERT_EQ(match.block, found->second);
+        } else if (match.num_tokens > 0) {
+          ASSERT_TRUE(model_[match.block].published && model_[match.block].group == 0);
+          ASSERT_EQ(model_[match.block].content / 4, content / 4);
+        }
       }
     }
     pool_.check_invariants();
@@ -212,7 +273,7 @@ class RandomPool {
   std::int32_t num_blocks_, block_size_;
   BlockPool pool_;
   std::vector<ModelBlock> model_;
-  std::uint64_t evictions_ = 0;
+  std::uint64_t evictions_ = 0, epoch_ = 0;
 };
 
 TEST(BlockPool, RandomOperationsAgreeWithAPlainModel) {

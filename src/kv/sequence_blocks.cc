@@ -25,14 +25,16 @@ SequenceBlocks::SequenceBlocks(BlockPool& pool, const BlockLayout& layout)
     : pool_(&pool),
       layout_(&layout),
       tables_(layout.num_groups()),
-      num_dropped_(layout.num_groups(), 0) {}
+      num_dropped_(layout.num_groups(), 0),
+      epoch_(pool.epoch()) {}
 
 SequenceBlocks::SequenceBlocks(SequenceBlocks&& other) noexcept
     : pool_(other.pool_),
       layout_(other.layout_),
       tables_(std::move(other.tables_)),
       num_dropped_(std::move(other.num_dropped_)),
-      num_published_(other.num_published_) {
+      num_published_(other.num_published_),
+      epoch_(other.epoch_) {
   other.tables_.clear();
 }
 
@@ -46,6 +48,7 @@ void SequenceBlocks::share(const SequenceBlocks& other) {
   tables_ = other.tables_;
   num_dropped_ = other.num_dropped_;
   num_published_ = other.num_published_;
+  epoch_ = other.epoch_;
 }
 
 std::int32_t SequenceBlocks::find_prefix(const BlockPool& pool,
@@ -78,31 +81,69 @@ std::int32_t SequenceBlocks::find_prefix(const BlockPool& pool,
 
 std::int32_t SequenceBlocks::num_unreferenced(const BlockPool& pool,
                                               const BlockLayout& layout,
-                                              std::span<const Digest> hashes) {
-  const auto length = static_cast<std::int32_t>(hashes.size());
+                                              const PrefixHit& hit) {
+  const auto is_cached = [&](std::int32_t group, const Digest& digest) {
+    return pool.state(pool.find(group, digest)) == BlockState::kCached;
+  };
   std::int32_t count = 0;
   for (std::int32_t group = 0; group < layout.num_groups(); ++group) {
-    for (std::int32_t i = layout.first_live_block(group, length * layout.block_size); i < length;
+    for (std::int32_t i = layout.first_live_block(group, hit.num_tokens(layout));
+         i < hit.num_blocks();
          ++i) {
-      count += pool.state(pool.find(group, hashes[i])) == BlockState::kCached;
+      count += is_cached(group, hit.blocks[i]);
     }
+    if (hit.num_copied > 0) count += is_cached(group, hit.source);
   }
   return count;
 }
 
-void SequenceBlocks::adopt_prefix(std::span<const Digest> hashes) {
-  const auto length = static_cast<std::int32_t>(hashes.size());
+PrefixHit SequenceBlocks::find_hit(const BlockPool& pool,
+                                   const BlockLayout& layout,
+                                   const Digest& root,
+                                   std::span<const Digest> hashes,
+                                   std::span<const TokenId> tokens) {
+  PrefixHit hit{hashes.first(find_prefix(pool, layout, hashes)), 0, {}};
+  const Digest& parent = hit.blocks.empty() ? root : hit.blocks.back();
+  const PrefixIndex::Match match =
+      pool.find_partial(parent, tokens.subspan(hit.num_tokens(layout)));
+  if (match.num_tokens == 0) return hit;
+  const Digest& source = pool.digest(match.block);
+  for (std::int32_t group = 1; group < layout.num_groups(); ++group) {
+    if (pool.find(group, source) == kNullBlock) return hit;
+  }
+  hit.num_copied = match.num_tokens;
+  hit.source = source;
+  return hit;
+}
+
+void SequenceBlocks::adopt(const PrefixHit& hit,
+                           std::vector<BlockWrite>& copies,
+                           std::vector<BlockId>& pins) {
+  const std::int32_t length = hit.num_blocks();
+  const std::size_t first_copy = copies.size();
   for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
     PM_CHECK(tables_[group].empty());
-    const std::int32_t first = layout_->first_live_block(group, length * layout_->block_size);
+    const std::int32_t first = layout_->first_live_block(group, hit.num_tokens(*layout_));
     tables_[group].assign(length, kNullBlock);
     num_dropped_[group] = std::min(first, length);
     for (std::int32_t i = first; i < length; ++i) {
-      tables_[group][i] = pool_->find(group, hashes[i]);
+      tables_[group][i] = pool_->find(group, hit.blocks[i]);
       pool_->ref(tables_[group][i]);
     }
+    if (hit.num_copied == 0) continue;
+    const BlockId source = pool_->find(group, hit.source);
+    pool_->ref(source);
+    give_back(source, &pins);
+    copies.push_back({group, source, kNullBlock});
+  }
+  // Only now that nothing of the hit can be evicted.
+  for (std::size_t i = first_copy; i < copies.size(); ++i) {
+    copies[i].target = pool_->allocate();
+    pool_->fill(copies[i].target, hit.num_copied);
+    tables_[copies[i].group].push_back(copies[i].target);
   }
   num_published_ = length;
+  epoch_ = pool_->epoch();
 }
 
 void SequenceBlocks::drop_out_of_window(std::int32_t position, std::vector<BlockId>* pins) {
@@ -139,12 +180,19 @@ void SequenceBlocks::grow(std::int32_t num_computed,
   }
 }
 
-void SequenceBlocks::publish(std::span<const Digest> hashes) {
+void SequenceBlocks::publish(const Digest& root,
+                             std::span<const Digest> hashes,
+                             std::span<const TokenId> tokens) {
+  if (epoch_ != pool_->epoch()) return;
   const auto end = static_cast<std::int32_t>(hashes.size());
   for (std::int32_t i = num_published_; i < end; ++i) {
+    const BlockContent content{
+        hashes[i],
+        i == 0 ? root : hashes[i - 1],
+        tokens.subspan(static_cast<std::size_t>(i) * layout_->block_size, layout_->block_size)};
     for (std::int32_t group = 0; group < layout_->num_groups(); ++group) {
       const BlockId block = tables_[group][i];
-      if (block != kNullBlock) pool_->publish(block, group, hashes[i]);
+      if (block != kNullBlock) pool_->publish(block, group, content);
     }
   }
   num_published_ = std::max(num_published_, end);
@@ -171,6 +219,7 @@ void SequenceBlocks::release(std::vector<BlockId>* pins) {
   }
   std::fill(num_dropped_.begin(), num_dropped_.end(), 0);
   num_published_ = 0;
+  epoch_ = pool_->epoch();
 }
 
 void SequenceBlocks::give_back(BlockId block, std::vector<BlockId>* pins) {

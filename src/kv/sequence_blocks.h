@@ -39,6 +39,19 @@ struct BlockWrite {
   BlockId source = 0, target = 0;
 };
 
+// What the cache holds of a sequence's first tokens: whole blocks, and the first tokens of a
+// block that follows them, which must be copied, since the sequence goes on differently.
+struct PrefixHit {
+  std::span<const Digest> blocks;
+  std::int32_t num_copied = 0;  // tokens, 0..block_size
+  Digest source;                // the block to copy, if num_copied > 0
+
+  std::int32_t num_blocks() const { return static_cast<std::int32_t>(blocks.size()); }
+  std::int32_t num_tokens(const BlockLayout& layout) const {
+    return num_blocks() * layout.block_size + num_copied;
+  }
+};
+
 class SequenceBlocks {
  public:
   // Both must outlive this.
@@ -56,13 +69,23 @@ class SequenceBlocks {
   static std::int32_t find_prefix(const BlockPool& pool,
                                   const BlockLayout& layout,
                                   std::span<const Digest> hashes);
-  // How many of that prefix's blocks nobody refers to: adopting it takes so many from the pool's
-  // num_available().
+  // That prefix of `tokens`, and by copy what else of them one more block of every group begins
+  // with: of several such blocks the one that group 0 has most in common with. hashes: of the full
+  // blocks of `tokens`, `root` being the first one's parent.
+  static PrefixHit find_hit(const BlockPool& pool,
+                            const BlockLayout& layout,
+                            const Digest& root,
+                            std::span<const Digest> hashes,
+                            std::span<const TokenId> tokens);
+  // How many of the hit's blocks nobody refers to: adopting it takes so many from the pool's
+  // num_available(), beside those that it copies to.
   static std::int32_t num_unreferenced(const BlockPool& pool,
                                        const BlockLayout& layout,
-                                       std::span<const Digest> hashes);
-  // Refers to the blocks of a prefix that find_prefix() found. The tables are empty.
-  void adopt_prefix(std::span<const Digest> hashes);
+                                       const PrefixHit& hit);
+  // Refers to the blocks of a hit that find_hit() found, and appends a copy for each group if there
+  // is something to copy; each source is pinned and listed until the copy is done. The tables are
+  // empty; blocks must be available.
+  void adopt(const PrefixHit& hit, std::vector<BlockWrite>& copies, std::vector<BlockId>& pins);
 
   // Gives back what no token from `position` on sees. With `pins`, steps in flight may still read
   // the blocks: each is pinned and listed.
@@ -72,8 +95,9 @@ class SequenceBlocks {
   void grow(std::int32_t num_computed, std::int32_t num_new, std::vector<BlockWrite>& copies);
   // Gives back all but the first num_blocks of each table; no step in flight uses the others.
   void truncate(std::int32_t num_blocks);
-  // Makes the full blocks of tokens [0, hashes.size() * block_size), all computed, findable.
-  void publish(std::span<const Digest> hashes);
+  // Makes the full blocks of tokens [0, hashes.size() * block_size), all computed, findable, unless
+  // the cache was reset since the first was. `root` and `tokens` as for find_hit().
+  void publish(const Digest& root, std::span<const Digest> hashes, std::span<const TokenId> tokens);
   // Gives everything back, tails first; `pins` as above.
   void release(std::vector<BlockId>* pins);
 
@@ -85,6 +109,7 @@ class SequenceBlocks {
   std::vector<std::vector<BlockId>> tables_;  // [num_groups]
   std::vector<std::int32_t> num_dropped_;     // [num_groups] leading null entries
   std::int32_t num_published_ = 0;            // blocks offered to the cache so far
+  std::uint64_t epoch_;                       // the pool's when the tables were begun
 };
 
 struct BlockGrowth {

@@ -9,13 +9,40 @@
 namespace pagemill {
 namespace {
 
-std::vector<Digest> hashes_of(std::int32_t num_tokens, std::int32_t block_size) {
+std::vector<TokenId> tokens_up_to(std::int32_t num_tokens) {
   std::vector<TokenId> tokens(num_tokens);
   std::iota(tokens.begin(), tokens.end(), 0);
+  return tokens;
+}
+
+std::vector<Digest> hashes_of(const std::vector<TokenId>& tokens, std::int32_t block_size) {
   std::vector<Digest> hashes;
   extend_hashes(hashes, Digest(), tokens, block_size);
   return hashes;
 }
+
+std::vector<Digest> hashes_of(std::int32_t num_tokens, std::int32_t block_size) {
+  return hashes_of(tokens_up_to(num_tokens), block_size);
+}
+
+// The hit that a request of these tokens has, and its adoption by `blocks`.
+struct Adoption {
+  Adoption(SequenceBlocks& blocks,
+           BlockPool& pool,
+           const BlockLayout& layout,
+           const std::vector<TokenId>& tokens,
+           const Digest& root = Digest()) {
+    std::vector<Digest> hashes;
+    extend_hashes(hashes, root, tokens, layout.block_size);
+    const PrefixHit hit = SequenceBlocks::find_hit(pool, layout, root, hashes, tokens);
+    num_tokens = hit.num_tokens(layout);
+    num_taken = SequenceBlocks::num_unreferenced(pool, layout, hit);
+    blocks.adopt(hit, copies, pins);
+  }
+  std::int32_t num_tokens = 0, num_taken = 0;
+  std::vector<BlockWrite> copies;
+  std::vector<BlockId> pins;
+};
 
 std::int32_t needed(const BlockPool& pool,
                     const BlockLayout& layout,
@@ -80,17 +107,19 @@ TEST(SequenceBlocks, APrefixIsFoundAndTailsAreEvictedFirst) {
     SequenceBlocks blocks(pool, layout);
     blocks.grow(0, 12, copies);
     EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 0);
-    blocks.publish(hashes);
+    blocks.publish(Digest(), hashes, tokens_up_to(12));
     EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 3);
-    EXPECT_EQ(SequenceBlocks::num_unreferenced(pool, layout, hashes), 0);
+    EXPECT_EQ(SequenceBlocks::num_unreferenced(pool, layout, {hashes, 0, {}}), 0);
   }
   EXPECT_EQ(pool.stats().cached, 3);
-  EXPECT_EQ(SequenceBlocks::num_unreferenced(pool, layout, hashes), 3);
+  EXPECT_EQ(SequenceBlocks::num_unreferenced(pool, layout, {hashes, 0, {}}), 3);
   SequenceBlocks other(pool, layout);
   other.grow(0, 16, copies);  // three free blocks and one cached
   EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 2);
   SequenceBlocks hit(pool, layout);
-  hit.adopt_prefix(std::span(hashes).first(2));
+  const Adoption adoption(hit, pool, layout, tokens_up_to(12));
+  EXPECT_EQ(adoption.num_tokens, 8);
+  EXPECT_TRUE(adoption.copies.empty());
   EXPECT_EQ(pool.stats().cached, 0);
   EXPECT_EQ(hit.table(0).size(), 2u);
 }
@@ -102,7 +131,7 @@ TEST(SequenceBlocks, AHitMustHoldInEveryGroup) {
   std::vector<BlockWrite> copies;
   SequenceBlocks blocks(pool, layout);
   blocks.grow(0, 24, copies);
-  blocks.publish(hashes);
+  blocks.publish(Digest(), hashes, tokens_up_to(24));
   EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 6);
   blocks.drop_out_of_window(24, nullptr);  // token 24 sees 19..24: blocks 4 and 5 stay
   EXPECT_EQ(blocks.table(1)[3], kNullBlock);
@@ -118,10 +147,126 @@ TEST(SequenceBlocks, AHitMustHoldInEveryGroup) {
   EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 6);
   EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, std::span(hashes).first(5)), 0);
   SequenceBlocks hit(pool, layout);
-  hit.adopt_prefix(hashes);
+  EXPECT_EQ(Adoption(hit, pool, layout, tokens_up_to(24)).num_tokens, 24);
   EXPECT_EQ(hit.table(1)[3], kNullBlock);
   EXPECT_EQ(hit.table(1)[4], blocks.table(1)[4]);
   EXPECT_EQ(hit.table(0)[0], blocks.table(0)[0]);
+}
+
+TEST(SequenceBlocks, PartOfABlockIsCopiedFromTheOneWithMostInCommon) {
+  BlockPool pool(10, 4);
+  const BlockLayout layout{4, {0}};
+  std::vector<BlockWrite> none;
+  const auto run = [&](const std::vector<TokenId>& tokens, const Digest& root = Digest()) {
+    SequenceBlocks blocks(pool, layout);
+    blocks.grow(0, static_cast<std::int32_t>(tokens.size()), none);
+    std::vector<Digest> hashes;
+    extend_hashes(hashes, root, tokens, 4);
+    blocks.publish(root, hashes, tokens);
+    return blocks.table(0).back();
+  };
+  run({0, 1, 2, 3, 4, 0, 0, 0});
+  const BlockId nearest = run({0, 1, 2, 3, 4, 5, 6, 0});
+  run({0, 1, 2, 3, 4, 5, 7, 7});
+  Digest other;
+  other.bytes[0] = 1;
+  run({0, 1, 2, 3, 4, 5, 6, 7}, other);
+
+  SequenceBlocks blocks(pool, layout);
+  {
+    const Adoption adoption(blocks, pool, layout, {0, 1, 2, 3, 4, 5, 6, 7, 8});
+    EXPECT_EQ(adoption.num_tokens, 7);
+    EXPECT_EQ(adoption.num_taken, 2);  // the head and the source
+    ASSERT_EQ(adoption.copies.size(), 1u);
+    EXPECT_EQ(adoption.copies[0].source, nearest);
+    EXPECT_EQ(adoption.copies[0].target, blocks.table(0)[1]);
+    EXPECT_EQ(pool.num_filled(blocks.table(0)[1]), 3);
+    EXPECT_EQ(adoption.pins, std::vector<BlockId>{nearest});
+    EXPECT_EQ(pool.state(nearest), BlockState::kPinned);
+    pool.unpin(nearest);
+    EXPECT_EQ(pool.state(nearest), BlockState::kCached);
+  }
+  // Written at once, without another copy; and what it computes is findable in turn.
+  blocks.grow(7, 2, none);
+  EXPECT_TRUE(none.empty());
+  const std::vector<TokenId> tokens = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+  const auto hashes = hashes_of(tokens, 4);
+  blocks.publish(Digest(), hashes, tokens);
+  EXPECT_EQ(pool.find(0, hashes[1]), blocks.table(0)[1]);
+  // No token in common, or another tenant's.
+  SequenceBlocks apart(pool, layout);
+  EXPECT_EQ(Adoption(apart, pool, layout, {9, 1, 2, 3, 4}).num_tokens, 0);
+  other.bytes[0] = 2;
+  EXPECT_EQ(Adoption(apart, pool, layout, {0, 1, 2, 3, 4}, other).num_tokens, 0);
+}
+
+TEST(SequenceBlocks, TheSourceOfACopyIsNotEvictedForIt) {
+  BlockPool pool(4, 4);
+  const BlockLayout layout{4, {0}};
+  std::vector<BlockWrite> none;
+  {
+    SequenceBlocks blocks(pool, layout);
+    blocks.grow(0, 12, none);
+    blocks.publish(Digest(), hashes_of(12, 4), tokens_up_to(12));
+  }
+  ASSERT_EQ(pool.stats().cached, 3);
+  SequenceBlocks blocks(pool, layout);
+  const Adoption adoption(blocks, pool, layout, {0, 1, 2, 3, 4, 5, 0});
+  EXPECT_EQ(adoption.num_tokens, 6);
+  ASSERT_EQ(adoption.copies.size(), 1u);
+  EXPECT_EQ(pool.find(0, hashes_of(8, 4)[1]), adoption.copies[0].source);
+  EXPECT_NE(adoption.copies[0].source, adoption.copies[0].target);
+  EXPECT_EQ(pool.num_available(), 0);
+  pool.unpin(adoption.pins[0]);
+}
+
+TEST(SequenceBlocks, PartOfABlockMustBeInEveryGroup) {
+  BlockPool pool(20, 4);
+  const BlockLayout layout{4, {0, 3}};
+  std::vector<BlockWrite> none;
+  const auto tokens = tokens_up_to(8);
+  const auto hashes = hashes_of(tokens, 4);
+  SequenceBlocks blocks(pool, layout);
+  blocks.grow(0, 8, none);
+  blocks.publish(Digest(), hashes, tokens);
+  {
+    SequenceBlocks hit(pool, layout);
+    const Adoption adoption(hit, pool, layout, {0, 1, 2, 3, 4, 5, 9});
+    EXPECT_EQ(adoption.num_tokens, 6);
+    ASSERT_EQ(adoption.copies.size(), 2u);
+    EXPECT_EQ(adoption.copies[1].source, blocks.table(1)[1]);
+    EXPECT_EQ(hit.table(1)[0], kNullBlock);  // token 6 sees 4, 5, 6
+    for (const BlockId block : adoption.pins) pool.unpin(block);
+  }
+  blocks.drop_out_of_window(12, nullptr);
+  const BlockLayout one_group{4, {0}};
+  SequenceBlocks taker(pool, one_group);
+  taker.grow(0, pool.num_available() * 4, none);
+  taker.release(nullptr);
+  SequenceBlocks hit(pool, layout);
+  EXPECT_EQ(Adoption(hit, pool, layout, {0, 1, 2, 3, 4, 5, 9}).num_tokens, 0);
+}
+
+TEST(SequenceBlocks, WhatBeganBeforeAResetIsNeverFound) {
+  BlockPool pool(20, 4);
+  const BlockLayout layout{4, {0}};
+  std::vector<BlockWrite> none;
+  const auto tokens = tokens_up_to(16);
+  const auto hashes = hashes_of(tokens, 4);
+  SequenceBlocks old(pool, layout), child(pool, layout);
+  old.grow(0, 10, none);
+  old.publish(Digest(), std::span(hashes).first(2), tokens);
+  pool.reset_cache();
+  child.share(old);
+  child.grow(10, 6, none);
+  child.publish(Digest(), hashes, tokens);
+  EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 0);
+  EXPECT_EQ(pool.find(0, hashes[3]), kNullBlock);
+  // What begins afterwards is.
+  child.release(nullptr);
+  child.grow(0, 16, none);
+  child.publish(Digest(), hashes, tokens);
+  EXPECT_EQ(SequenceBlocks::find_prefix(pool, layout, hashes), 4);
 }
 
 TEST(SequenceBlocks, DroppedBlocksStayPinnedWhileAStepReadsThem) {

@@ -10,8 +10,9 @@ namespace pagemill {
 Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name) {
   if (name == "fcfs") return SchedulingPolicy::kFcfs;
   if (name == "priority") return SchedulingPolicy::kPriority;
+  if (name == "fair") return SchedulingPolicy::kFair;
   return invalid_argument(
-      fmt::format("scheduling_policy: expected fcfs or priority, got '{}'", name),
+      fmt::format("scheduling_policy: expected fcfs, priority or fair, got '{}'", name),
       "scheduling_policy");
 }
 
@@ -46,6 +47,12 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
   PM_TRY(at_least("max_num_batched_tokens", config.max_num_batched_tokens, 1));
   PM_TRY(at_least("max_num_seqs", config.max_num_seqs, 1));
   PM_TRY(at_least("max_queued_requests", config.max_queued_requests, 1));
+  PM_TRY(at_least("fair_input_weight", config.fair_input_weight, 0));
+  PM_TRY(at_least("fair_output_weight", config.fair_output_weight, 0));
+  if (config.fair_input_weight == 0 && config.fair_output_weight == 0) {
+    return invalid_argument("fair_output_weight: expected one of the weights to be above 0",
+                            "fair_output_weight");
+  }
   if (config.kv_groups.empty() || config.kv_groups.size() > kMaxKvGroups) {
     return invalid_argument(fmt::format(
         "kv_groups: expected 1 to {} groups, got {}", kMaxKvGroups, config.kv_groups.size()));
@@ -159,7 +166,7 @@ Status Scheduler::add_request(Request request) {
                     config_.num_blocks - 1),
         "max_tokens");
   }
-  if (static_cast<std::int32_t>(waiting_.size()) >= config_.max_queued_requests) {
+  if (waiting_.size() >= config_.max_queued_requests) {
     return Error{ErrorCode::kResourceExhausted,
                  fmt::format("{} requests are waiting: try again later", waiting_.size()),
                  {}};
@@ -180,14 +187,14 @@ Status Scheduler::add_request(Request request) {
     added->beams = std::make_unique<BeamGroup>(added->params, added->max_len - prompt_len);
   }
   add_sequence(*added, 0).tokens = std::move(request.prompt_token_ids);
-  waiting_.insert(added.get());
+  waiting_.enter(*added, request.user);
   requests_.emplace(added->id, std::move(added));
   return ok_status();
 }
 
 void Scheduler::admit_waiting(StepPlan& plan) {
   while (budget_ > 0 && !waiting_.empty()) {
-    ScheduledRequest& request = **waiting_.begin();
+    ScheduledRequest& request = waiting_.front();
     if (num_running_seqs_ + request.num_places() > config_.max_num_seqs) return;
     // Preempted while a step samples for it: wait for that token.
     const auto in_flight = [](const auto& s) { return s->num_in_flight + s->num_pending > 0; };
@@ -199,38 +206,43 @@ void Scheduler::admit_waiting(StepPlan& plan) {
 // Admits the request if all its known tokens fit beside what runs: a first chunk alone would be
 // preempted again soon.
 bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
-  const std::span<const Digest> usable = usable_hashes(request);
-  const auto hit = usable.first(SequenceBlocks::find_prefix(pool_, layout_, usable));
-  const auto hit_blocks = static_cast<std::int32_t>(hit.size());
-  const std::int32_t hit_tokens = hit_blocks * config_.block_size;
-  std::int64_t needed = blocks_to_resume(request);
-  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
-    needed -= hit_blocks - std::min(hit_blocks, layout_.first_live_block(group, hit_tokens));
-  }
-  needed += SequenceBlocks::num_unreferenced(pool_, layout_, hit);
-  if (needed > pool_.num_available()) return false;
   if (num_reserved_blocks_ + request.num_reserved_blocks > config_.num_blocks - 1) return false;
+  PrefixHit hit = find_hit(request);
+  const std::int32_t num_loadable = find_loadable(request, hit.num_blocks());
+  if (num_loadable > hit.num_blocks()) hit.num_copied = 0;  // that block and more can be read
+  if (!has_room(request, hit)) {
+    // The block to copy from takes room as well, which a request alone may lack.
+    if (hit.num_copied == 0) return false;
+    hit.num_copied = 0;
+    if (!has_room(request, hit)) return false;
+  }
 
-  waiting_.erase(waiting_.begin());
-  running_.insert(std::upper_bound(running_.begin(), running_.end(), &request, ServedBefore()),
-                  &request);
+  waiting_.erase(request);
+  running_.push_back(&request);
   request.running = true;
   num_running_seqs_ += request.num_places();
   num_reserved_blocks_ += request.num_reserved_blocks;
   Sequence& leader = request.leader();
-  leader.blocks.adopt_prefix(hit);
+  copies_.clear();
+  leader.blocks.adopt(hit, copies_, step_->pins);
+  for (const BlockWrite& copy : copies_) {
+    plan.copies.push_back({copy.group, copy.source, copy.target});
+  }
+  const std::int32_t hit_tokens = hit.num_tokens(layout_);
   leader.num_computed = hit_tokens;
-  leader.load_end = find_loadable(request, usable, hit_blocks) * config_.block_size;
+  leader.load_end = num_loadable * config_.block_size;
+  counters_.copied_hits += hit.num_copied;
   if (!request.admitted_before) {
     request.admitted_before = true;
     newly_admitted_.push_back({request.id, hit_tokens});
+    waiting_.charge_input(*request.tenant, request.prompt_len - hit_tokens);
     counters_.prompt_tokens += request.prompt_len;
     counters_.prefix_cache_hits += hit_tokens;
     if (config_.enable_prefix_caching) counters_.prefix_cache_queries += request.prompt_len;
   } else {
     counters_.resumed_hits += hit_tokens;
   }
-  if (tier_) counters_.tier_queries += usable.size() * config_.block_size - hit_tokens;
+  if (tier_) counters_.tier_queries += leader.num_tokens() - hit_tokens;
   if (leader.loads()) {
     gather_load(request);
     PM_CHECK(blocks_needed(pool_, layout_, growths_) <= pool_.num_available());
@@ -244,15 +256,26 @@ bool Scheduler::try_admit(ScheduledRequest& request, StepPlan& plan) {
   return true;
 }
 
-// The hashes of the blocks that the leader may take from the cache, if they are there. At least one
-// token is left to compute, for its logits; siblings fork at the end of what they share, so a
-// hit ends before it.
-std::span<const Digest> Scheduler::usable_hashes(ScheduledRequest& request) const {
+bool Scheduler::has_room(const ScheduledRequest& request, const PrefixHit& hit) const {
+  std::int64_t needed = blocks_to_resume(request);
+  for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
+    const std::int32_t first = layout_.first_live_block(group, hit.num_tokens(layout_));
+    needed -= hit.num_blocks() - std::min(hit.num_blocks(), first);
+  }
+  needed += SequenceBlocks::num_unreferenced(pool_, layout_, hit);
+  return needed <= pool_.num_available();
+}
+
+// What of the cache the leader may start from. At least one token is left to compute, for its
+// logits; siblings fork at the end of what they share, so a hit ends before it.
+PrefixHit Scheduler::find_hit(ScheduledRequest& request) const {
   if (!config_.enable_prefix_caching || request.wants_prompt_logprobs()) return {};
   Sequence& leader = request.leader();
   extend_hashes(leader.hashes, request.root, leader.tokens, config_.block_size);
   const std::int32_t end = request.awaits_fork() ? request.fork_len : leader.num_tokens();
-  return std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
+  const auto tokens = std::span<const TokenId>(leader.tokens).first(end - 1);
+  const auto hashes = std::span<const Digest>(leader.hashes).first((end - 1) / config_.block_size);
+  return SequenceBlocks::find_hit(pool_, layout_, request.root, hashes, tokens);
 }
 
 Scheduler::Fit Scheduler::make_room(const ScheduledRequest& request, std::int32_t num_needed) {
@@ -284,7 +307,7 @@ void Scheduler::preempt(ScheduledRequest& request) {
     request.beams->drop_candidates();
     request.fork_len = common_length(request);
   }
-  waiting_.insert(&request);
+  waiting_.insert(request);
   preempted_ = true;
   ++counters_.preemptions;
 }

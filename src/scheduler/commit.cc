@@ -94,11 +94,12 @@ void Scheduler::commit_chunk(const Step& step,
 void Scheduler::publish_blocks(Sequence& sequence, std::int32_t num_computed) {
   if (!config_.enable_prefix_caching) return;
   const std::size_t num_full = num_computed / config_.block_size;
+  const Digest& root = sequence.request.root;
+  const auto tokens = std::span<const TokenId>(sequence.tokens).first(num_computed);
   if (sequence.hashes.size() < num_full) {
-    const auto tokens = std::span<const TokenId>(sequence.tokens).first(num_computed);
-    extend_hashes(sequence.hashes, sequence.request.root, tokens, config_.block_size);
+    extend_hashes(sequence.hashes, root, tokens, config_.block_size);
   }
-  sequence.blocks.publish(std::span<const Digest>(sequence.hashes).first(num_full));
+  sequence.blocks.publish(root, std::span<const Digest>(sequence.hashes).first(num_full), tokens);
 }
 
 // Each position is handed out once, whatever a preemption computes again.
@@ -134,6 +135,7 @@ void Scheduler::accept_sample(Sequence& sequence, SampledToken&& sampled, StepOu
   event.sequence_index = sequence.index;
   event.seq = sequence.id;
   event.sampled = std::move(sampled);
+  waiting_.charge_output(*request.tenant);
   if (num_output > params.min_tokens && is_end_token(params, config_.eos_token_ids, token)) {
     end_by_token(token, params, event);
   }
@@ -205,8 +207,9 @@ void Scheduler::end_request(ScheduledRequest& request) {
     num_running_seqs_ -= request.num_places();
     num_reserved_blocks_ -= request.num_reserved_blocks;
   } else {
-    waiting_.erase(&request);
+    waiting_.erase(request);
   }
+  waiting_.leave(request);
   for (const auto& sequence : request.sequences) {
     release(*sequence);
     sequences_.erase(sequence->id);

@@ -10,7 +10,9 @@ Scheduler::Scheduler(SchedulerConfig config, BlockLayout layout)
     : config_(std::move(config)),
       layout_(std::move(layout)),
       root_(engine_root(config_.cache_identity, config_.block_size, config_.kv_groups)),
-      pool_(config_.num_blocks, config_.block_size) {
+      pool_(config_.num_blocks, config_.block_size),
+      waiting_(config_.policy == SchedulingPolicy::kFair,
+               {config_.fair_input_weight, config_.fair_output_weight}) {
   if (config_.tier_bytes == 0) return;
   tier_.emplace(config_.tier_bytes, config_.tier_block_bytes);
   pool_.record_evictions(&evicted_);
@@ -48,6 +50,10 @@ void Scheduler::begin_step() {
   budget_ = config_.max_num_batched_tokens;
   preempted_ = false;
   newly_admitted_.clear();
+  waiting_.settle();
+  if (!std::is_sorted(running_.begin(), running_.end(), RunsBefore())) {
+    std::sort(running_.begin(), running_.end(), RunsBefore());
+  }
 }
 
 void Scheduler::end_planning(StepPlan& plan) {
@@ -225,7 +231,7 @@ Sequence& Scheduler::add_sequence(ScheduledRequest& request, std::int32_t index)
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats = counters_;
   stats.num_running_requests = static_cast<std::int32_t>(running_.size());
-  stats.num_waiting_requests = static_cast<std::int32_t>(waiting_.size());
+  stats.num_waiting_requests = waiting_.size();
   stats.num_running_seqs = num_running_seqs_;
   stats.blocks = pool_.stats();
   const double referenced = stats.blocks.referenced;
@@ -249,7 +255,7 @@ void Scheduler::check_invariants() const {
       num_places += request->num_places();
       num_reserved += request->num_reserved_blocks;
     }
-    PM_CHECK(request->running || waiting_.count(request.get()) == 1);
+    PM_CHECK(request->running != waiting_.contains(*request));
     for (const auto& sequence : request->sequences) {
       PM_CHECK(sequences_.at(sequence->id) == sequence.get());
       for (std::int32_t group = 0; group < layout_.num_groups(); ++group) {
@@ -282,7 +288,7 @@ void Scheduler::check_invariants() const {
   }
   PM_CHECK(num_reserved == num_reserved_blocks_ && num_reserved < config_.num_blocks);
   PM_CHECK(num_places == num_running_seqs_ && num_places <= config_.max_num_seqs);
-  PM_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
+  waiting_.check_invariants();
   PM_CHECK(running_.size() + waiting_.size() == requests_.size());
 }
 

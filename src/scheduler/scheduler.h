@@ -2,7 +2,8 @@
 //
 // Continuous batching without prefill or decode modes: every sequence's num_computed_tokens catches
 // up with its tokens under one token budget per step. Requests are served in one total order
-// (priority, then arrival; FCFS ignores priority), running ones first. When blocks run out, the
+// (priority, then arrival; FCFS ignores priority; under the fair policy the tenant that was served
+// least, then arrival: fair_policy.h), running ones first. When blocks run out, the
 // last running request in that order is preempted: its blocks are freed, its tokens kept, and it
 // resumes by recomputation before anything that arrived later. The first is never preempted, and a
 // request that could not run alone is refused at the door, so every request ends.
@@ -35,12 +36,13 @@
 #include "plan/step_plan.h"
 #include "request/outputs.h"
 #include "request/request.h"
+#include "scheduler/fair_policy.h"
 #include "scheduler/sequence.h"
 
 namespace pagemill {
 
-enum class SchedulingPolicy { kFcfs, kPriority };
-// "fcfs" or "priority"; kInvalidArgument otherwise.
+enum class SchedulingPolicy { kFcfs, kPriority, kFair };
+// "fcfs", "priority" or "fair"; kInvalidArgument otherwise.
 Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name);
 
 // How a preempted request's tokens come back once its blocks were evicted.
@@ -80,6 +82,9 @@ struct SchedulerConfig {
   std::vector<std::int64_t> tier_block_bytes = {};
   PreemptionMode preemption = PreemptionMode::kAuto;
   Reservation reservation = Reservation::kNone;
+  // Under the fair policy: what a prompt token that is computed and a generated one count for; >=
+  // 0, not both 0. Prompt tokens from the cache, and what a preemption computes again, are free.
+  std::int32_t fair_input_weight = 1, fair_output_weight = 2;
   std::vector<TokenId> eos_token_ids;
   // What makes KV bits comparable: weights digest, KV dtype, layout. Hashed with the block size and
   // the groups into the root of every prefix hash.
@@ -132,6 +137,7 @@ struct SchedulerStats {
   std::uint64_t tier_saves = 0, tier_loads = 0, tier_failed_loads = 0;  // blocks of a group
   std::uint64_t resumed_loads = 0;     // tokens read back after a preemption
   std::uint64_t resumed_hits = 0;      // tokens found in the cache when resuming after preemption
+  std::uint64_t copied_hits = 0;       // tokens of both kinds that came by copy of part of a block
   std::uint64_t prompt_tokens = 0;     // of admitted requests, each once
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;    // blocks
@@ -157,6 +163,10 @@ class Scheduler {
   // Ends one sequence (its stop string was found outside); no event follows. False if unknown, or
   // of a beam search.
   bool finish_sequence(RequestId request, std::int32_t sequence_index);
+
+  // From now on no prefix computed so far is found, nor what running requests compute after one;
+  // they go on undisturbed.
+  void reset_prefix_cache();
 
   // Plans the next step into `plan`, whose capacity is reused. plan.empty(): there is nothing to do
   // (or, with a step in flight, not before it is committed); such a plan may be dropped and must
@@ -237,7 +247,8 @@ class Scheduler {
   // Admission and preemption: admission.cc
   void admit_waiting(StepPlan& plan);
   bool try_admit(ScheduledRequest& request, StepPlan& plan);
-  std::span<const Digest> usable_hashes(ScheduledRequest& request) const;
+  PrefixHit find_hit(ScheduledRequest& request) const;
+  bool has_room(const ScheduledRequest& request, const PrefixHit& hit) const;
   std::int64_t blocks_to_resume(const ScheduledRequest& request) const;
   std::int64_t blocks_to_reserve(std::int32_t prompt_len,
                                  std::int32_t max_tokens,
@@ -246,9 +257,7 @@ class Scheduler {
   void preempt(ScheduledRequest& request);
 
   // The second tier: second_tier.cc
-  std::int32_t find_loadable(const ScheduledRequest& request,
-                             std::span<const Digest> usable,
-                             std::int32_t num_hit) const;
+  std::int32_t find_loadable(const ScheduledRequest& request, std::int32_t num_hit) const;
   bool in_tier(const Digest& digest) const;
   Fit plan_load(ScheduledRequest& request, StepPlan& plan);
   void gather_load(ScheduledRequest& request);
@@ -291,8 +300,8 @@ class Scheduler {
   BlockPool pool_;
   std::unordered_map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
   std::unordered_map<SeqId, Sequence*> sequences_;
-  RequestQueue waiting_;
-  std::vector<ScheduledRequest*> running_;  // in serving order
+  FairQueue waiting_;
+  std::vector<ScheduledRequest*> running_;  // in serving order as of the plan's beginning
   std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
   std::int64_t num_reserved_blocks_ = 0;    // of running requests; 0 unless config_.reservation
   std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;

@@ -115,7 +115,11 @@ TEST(Scheduler, RefusesConfigsThatCannotWork) {
   config = small_config();
   config.kv_groups[0].kind = KvKind::kRecurrentState;
   EXPECT_EQ(Scheduler::create(config).error().code, ErrorCode::kUnsupported);
+  config = small_config();
+  config.fair_input_weight = config.fair_output_weight = 0;
+  EXPECT_EQ(Scheduler::create(config).error().param, "fair_output_weight");
   EXPECT_EQ(parse_scheduling_policy("priority").value(), SchedulingPolicy::kPriority);
+  EXPECT_EQ(parse_scheduling_policy("fair").value(), SchedulingPolicy::kFair);
   EXPECT_FALSE(parse_scheduling_policy("lifo").ok());
 }
 
@@ -138,6 +142,36 @@ TEST(Scheduler, ALongPromptGoesInChunksAndOthersDecodeBesideIt) {
   }
   EXPECT_EQ(chunks, (std::vector<std::size_t>{7, 7, 6}));
   EXPECT_EQ(b.scheduler->stats().chunked_prefills, 1u);
+}
+
+// What bounds the time between two tokens: while blocks suffice, every running sequence gets one in
+// every step, and a step computes no more than max_num_batched_tokens, whatever prompts come.
+TEST(Scheduler, EveryStepServesEveryStreamWithinTheTokenBudget) {
+  for (const auto policy :
+       {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority, SchedulingPolicy::kFair}) {
+    SchedulerConfig config = small_config();
+    config.num_blocks = 401;
+    config.max_num_batched_tokens = 12;
+    config.policy = policy;
+    Bench b(config);
+    for (RequestId id = 1; id <= 4; ++id) b.add(Bench::request(id, 3, 60));
+    b.step();
+    for (int i = 0; i < 50; ++i) {
+      if (i % 8 == 0) {
+        Request longer = Bench::request(100 + i, 90, 1);
+        longer.priority = -i;
+        longer.user = "another";
+        b.add(longer);
+      }
+      EXPECT_LE(b.next().num_tokens, 12);
+      b.commit();
+      std::int32_t num_streams = 0;
+      for (const SequenceEvent& event : b.output.events) num_streams += event.request <= 4;
+      ASSERT_EQ(num_streams, 4) << "step " << i;
+    }
+    EXPECT_GE(b.scheduler->stats().chunked_prefills, 4u);
+    EXPECT_EQ(b.scheduler->stats().preemptions, 0u);
+  }
 }
 
 // Under the priority policy a resumed long prompt can stand before decoding requests.
@@ -284,19 +318,100 @@ TEST(Scheduler, APrefixHitLeavesTheLastTokenToCompute) {
     return request;
   };
   EXPECT_EQ(cached_after(same_prompt(1, 16)), 0);
-  EXPECT_EQ(cached_after(same_prompt(2, 16)), 12);
+  EXPECT_EQ(cached_after(same_prompt(2, 16)), 15);
+  EXPECT_EQ(b.plan.copies.size(), 1u);
   EXPECT_EQ(cached_after(same_prompt(3, 17)), 16);
-  EXPECT_EQ(cached_after(same_prompt(4, 7)), 4);
+  EXPECT_TRUE(b.plan.copies.empty());
+  EXPECT_EQ(cached_after(same_prompt(4, 7)), 6);
   Request salted = same_prompt(5, 16);
   salted.cache_salt = "tenant";
   EXPECT_EQ(cached_after(salted), 0);
   salted.id = 6;
-  EXPECT_EQ(cached_after(salted), 12);
+  EXPECT_EQ(cached_after(salted), 15);
   Request with_logprobs = same_prompt(7, 16);
   with_logprobs.params.prompt_logprobs = 0;
   EXPECT_EQ(cached_after(with_logprobs), 0);
-  EXPECT_EQ(b.scheduler->stats().prefix_cache_hits, 12u + 16 + 4 + 12);
+  EXPECT_EQ(b.scheduler->stats().prefix_cache_hits, 15u + 16 + 6 + 15);
+  EXPECT_EQ(b.scheduler->stats().copied_hits, 3u + 2 + 3);
   EXPECT_EQ(b.scheduler->stats().prefix_cache_queries, 16u * 5 + 17 + 7);
+}
+
+TEST(Scheduler, APromptThatPartsWithinABlockStartsFromACopyOfIt) {
+  Bench b;
+  b.add(Bench::request(1, 16));
+  b.step();
+  Request other = Bench::request(1, 20);
+  other.id = 2;
+  other.prompt_token_ids[10] = 99;
+  b.add(other);
+  b.next();
+  EXPECT_EQ(b.scheduler->newly_admitted()[0].num_cached_tokens, 10);
+  ASSERT_EQ(b.plan.copies.size(), 1u);
+  const BlockCopy copy = b.plan.copies[0];
+  const SequenceStep& first = b.plan.sequences[0];
+  const SequenceStep& second = b.plan.sequences[1];
+  EXPECT_EQ(copy.source, first.block_tables[0][2]);
+  EXPECT_EQ(copy.target, second.block_tables[0][2]);
+  EXPECT_EQ(second.num_computed_tokens, 10);
+  EXPECT_EQ(second.token_ids.size(), 10u);
+  EXPECT_EQ(second.token_ids[0], 99);
+  EXPECT_TRUE(b.scheduler->abort(1));  // the source stays until the copy is made
+  b.scheduler->check_invariants();
+  StepResult result{b.plan.step_id, {}};
+  for (const SequenceStep& share : b.plan.sequences) {
+    result.sequences.push_back({share.seq, {SampledToken{7, {}}}, {}, false});
+  }
+  b.scheduler->commit(std::move(result), b.output);
+  EXPECT_EQ(b.scheduler->stats().blocks.pinned, 0);
+  EXPECT_EQ(b.scheduler->stats().copied_hits, 2u);
+}
+
+TEST(Scheduler, WithoutRoomForTheSourceThereIsNoCopy) {
+  SchedulerConfig config = small_config();
+  config.num_blocks = 6;
+  config.max_model_len = 20;
+  Bench b(config);
+  b.add(Bench::request(1, 16, 1));
+  b.step();
+  ASSERT_EQ(b.scheduler->stats().blocks.cached, 4);
+  Request other = Bench::request(1, 17);  // the last of five blocks is for the output
+  other.id = 2;
+  other.prompt_token_ids[2] = 99;
+  b.add(other);
+  const StepPlan& plan = b.next();
+  ASSERT_EQ(plan.sequences.size(), 1u);
+  EXPECT_EQ(plan.sequences[0].num_computed_tokens, 0);
+  EXPECT_TRUE(plan.copies.empty());
+}
+
+TEST(Scheduler, AfterAResetNothingComputedBeforeIsFound) {
+  Bench b;
+  const auto cached = [&](RequestId id) {
+    Request request = Bench::request(1, 30, 20);
+    request.id = id;
+    b.add(request);
+    b.next();
+    EXPECT_EQ(b.scheduler->newly_admitted().size(), 1u);
+    return b.scheduler->newly_admitted()[0].num_cached_tokens;
+  };
+  EXPECT_EQ(cached(1), 0);
+  b.commit();
+  EXPECT_EQ(cached(2), 28);
+  b.commit();
+  b.scheduler->reset_prefix_cache();
+  b.scheduler->check_invariants();
+  EXPECT_EQ(b.scheduler->stats().blocks.cached, 0);
+  // Both go on, and the blocks that they fill meanwhile are not found either.
+  for (int i = 0; i < 8; ++i) ASSERT_EQ(b.step().events.size(), 2u);
+  EXPECT_EQ(cached(3), 0);
+  b.commit();
+  EXPECT_EQ(cached(4), 28);
+  b.commit();
+  // A reset while a step is in flight: what that step computes is not found.
+  b.next();
+  b.scheduler->reset_prefix_cache();
+  b.commit();
+  EXPECT_EQ(cached(5), 0);
 }
 
 TEST(Scheduler, StopConditions) {

@@ -18,6 +18,11 @@ void Scheduler::add_tier_block(std::int32_t group, const Digest& digest) {
   if (group >= 0 && group < layout_.num_groups()) tier_->insert(group, digest, forgotten_);
 }
 
+void Scheduler::reset_prefix_cache() {
+  pool_.reset_cache();
+  if (tier_) tier_->clear(forgotten_);
+}
+
 void Scheduler::set_costs(double seconds_per_token, double seconds_per_block) {
   seconds_per_token_ = seconds_per_token;
   seconds_per_block_ = seconds_per_block;
@@ -30,18 +35,21 @@ bool Scheduler::in_tier(const Digest& digest) const {
   return true;
 }
 
-// How many leading blocks of `usable` the pool and, after its num_hit, the tier supply.
-std::int32_t Scheduler::find_loadable(const ScheduledRequest& request,
-                                      std::span<const Digest> usable,
-                                      std::int32_t num_hit) const {
-  if (!tier_) return num_hit;
+// How many of the request's leading blocks the pool, which has num_hit, and after them the tier
+// supply. Within the same bounds as find_hit().
+std::int32_t Scheduler::find_loadable(const ScheduledRequest& request, std::int32_t num_hit) const {
+  if (!tier_ || request.wants_prompt_logprobs()) return num_hit;
   const bool resumes = request.leader().incarnation > 0;
   if (resumes && config_.preemption == PreemptionMode::kRecompute) return num_hit;
   const bool pays =
       seconds_per_token_ == 0 || seconds_per_block_ <= seconds_per_token_ * config_.block_size;
   if (config_.preemption == PreemptionMode::kAuto && !pays) return num_hit;
-  auto end = num_hit;
-  while (end < static_cast<std::int32_t>(usable.size()) && in_tier(usable[end])) ++end;
+  const std::int32_t num_tokens =
+      request.awaits_fork() ? request.fork_len : request.leader().num_tokens();
+  std::int32_t end = num_hit;
+  while ((end + 1) * config_.block_size < num_tokens && in_tier(request.leader().hashes[end])) {
+    ++end;
+  }
   return end;
 }
 

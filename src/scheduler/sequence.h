@@ -15,6 +15,7 @@
 namespace pagemill {
 
 struct ScheduledRequest;
+struct Tenant;
 
 struct Sequence {
   Sequence(ScheduledRequest& owner, SeqId seq, std::int32_t sequence_index, SequenceBlocks b)
@@ -41,6 +42,7 @@ struct Sequence {
 struct ScheduledRequest {
   RequestId id = 0;
   std::shared_ptr<const SamplingParams> params;
+  Tenant* tenant = nullptr;
   std::int32_t priority = 0;
   std::uint64_t arrival = 0;  // order of add_request()
   std::int32_t prompt_len = 0;
@@ -74,7 +76,7 @@ struct ScheduledRequest {
   }
 };
 
-// The total order of service: priority (all equal under FCFS), then arrival.
+// The order of service among one tenant's: priority (all equal but under its policy), then arrival.
 struct ServedBefore {
   bool operator()(const ScheduledRequest* a, const ScheduledRequest* b) const {
     return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;

@@ -39,6 +39,7 @@ class Simulation {
   // As Scheduler::add_request.
   Status add(Request request);
   void abort(RequestId request);
+  void reset_prefix_cache() { scheduler_->reset_prefix_cache(); }
   // As if a stop string had been found.
   void finish_sequence(RequestId request, std::int32_t index);
   // A sequence of the request reports failure when it next runs: the request must end with kError,

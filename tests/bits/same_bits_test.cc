@@ -1,6 +1,7 @@
 // A request's logits, bit for bit, whatever else runs: alone or among 64 others, in chunks of 16 or
 // whole, after a preemption, after a prefix hit, on 1 thread or 2, in blocks of 16 or 32. Counters
 // show that each condition occurred.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -30,9 +31,10 @@ struct Case {
   bool prefix_caching = false;
   std::int32_t others_before = 0, others_after = 0;
   std::int32_t others_max_prompt = 120, others_max_output = 40;
-  bool others_outrank = false;     // under the priority policy: the target is the one preempted
-  bool swap = false;               // evicted blocks go to a disk, and come back from there
-  bool same_prompt_first = false;  // so that the target finds its prefix in the cache
+  bool others_outrank = false;  // under the priority policy: the target is the one preempted
+  // So many of the target's tokens are computed before it and can be found in the cache.
+  std::int32_t prefix_first = 0;
+  bool swap = false;  // evicted blocks go to a disk, and come back from there
 };
 
 // What was seen of the target request.
@@ -139,8 +141,14 @@ class Rig {
         [this](SeqId seq, std::int32_t position, std::span<const float> logits) {
           if (seq == target_seq_) observe(position, logits);
         });
-    if (conditions_.same_prompt_first) {
-      add(make_request(1, prompt, 4, 0));
+    if (conditions_.prefix_first > 0) {  // the same tokens so far, then others
+      std::vector<TokenId> other = random_tokens(prompt_random, kPromptLen + 16, vocab_size);
+      std::copy_n(prompt.begin(), conditions_.prefix_first, other.begin());
+      if (conditions_.prefix_first < kPromptLen) {
+        TokenId& differs = other[conditions_.prefix_first];
+        differs = (prompt[conditions_.prefix_first] + 1) % vocab_size;
+      }
+      add(make_request(1, std::move(other), 4, 0));
       drain();
     }
     add_others(conditions_.others_before, 100, vocab_size);
@@ -298,8 +306,17 @@ void check_model(const ModelUnderTest& model) {
   }
   {
     SCOPED_TRACE("prefix hit");
-    const Observed hit = run({.prefix_caching = true, .same_prompt_first = true});
-    EXPECT_EQ(hit.cached_tokens, (kPromptLen - 1) / 16 * 16);
+    const Observed hit = run({.prefix_caching = true, .prefix_first = 192});
+    EXPECT_EQ(hit.cached_tokens, 192);
+    EXPECT_EQ(hit.stats.copied_hits, 0u);
+    EXPECT_EQ(hit.logits.size(), alone.logits.size() - hit.cached_tokens);
+    expect_same_bits(alone, hit);
+  }
+  for (const std::int32_t length : {93, kPromptLen}) {
+    SCOPED_TRACE(fmt::format("hit of {} tokens, the last by copy of part of a block", length));
+    const Observed hit = run({.prefix_caching = true, .prefix_first = length});
+    EXPECT_EQ(hit.cached_tokens, std::min(length, kPromptLen - 1));
+    EXPECT_EQ(hit.stats.copied_hits, static_cast<std::uint64_t>(hit.cached_tokens % 16));
     EXPECT_EQ(hit.logits.size(), alone.logits.size() - hit.cached_tokens);
     expect_same_bits(alone, hit);
   }

@@ -57,7 +57,8 @@ KvSpec group_of(std::int32_t window) {
 
 struct Scenario {
   Simulation::Options options;
-  double arrival_rate = 0.5, abort_rate = 0, finish_rate = 0, fail_rate = 0, beam_rate = 0;
+  double arrival_rate = 0.5, abort_rate = 0, finish_rate = 0, fail_rate = 0, beam_rate = 0,
+         reset_rate = 0;
   std::int32_t num_requests = 40, max_prompt = 60, max_output = 40, max_n = 1;
   std::vector<std::vector<TokenId>> shared_prefixes;
 };
@@ -70,7 +71,8 @@ Scenario draw_scenario(Dice& dice) {
   config.max_num_batched_tokens = dice.pick<std::int32_t>({1, 2, 3, 7, 16, 64, 256, 2048});
   config.max_num_seqs = dice.pick<std::int32_t>({1, 2, 4, 8, 32});
   config.enable_prefix_caching = dice.chance(0.7);
-  config.policy = dice.chance(0.4) ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
+  config.policy = dice.pick<SchedulingPolicy>(
+      {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority, SchedulingPolicy::kFair});
   config.max_queued_requests = dice.chance(0.1) ? 3 : 1000;
   config.eos_token_ids = {0, 1};
   config.kv_groups = {group_of(0)};
@@ -104,6 +106,7 @@ Scenario draw_scenario(Dice& dice) {
   if (dice.chance(0.5)) s.finish_rate = 0.03;
   if (dice.chance(0.3)) s.fail_rate = 0.01;
   s.beam_rate = dice.pick<double>({0, 0.1, 0.5, 1});
+  if (dice.chance(0.2)) s.reset_rate = 0.02;
   for (int i = 0; i < 3; ++i) {
     auto& prefix = s.shared_prefixes.emplace_back();
     const std::int32_t length = dice.between(0, s.max_prompt);
@@ -148,15 +151,17 @@ Request draw_request(Dice& dice, const Scenario& s, RequestId id) {
   if (dice.chance(0.3)) params.stop_token_ids = {1, 5};
   if (dice.chance(0.15)) params.prompt_logprobs = dice.between(0, 5);
   request.priority = dice.between(-2, 2);
+  request.user = std::to_string(dice.between(0, 3));
   if (dice.chance(0.2)) request.cache_salt = "other tenant";
   return request;
 }
 
 struct Totals {
-  std::uint64_t scenarios = 0, steps = 0, preemptions = 0, hits = 0, resumed_hits = 0, chunked = 0,
-                copies = 0, forks = 0, evictions = 0, refused = 0, queue_full = 0, finished = 0,
-                aborted = 0, failed = 0, stopped = 0, depth2_preemptions = 0, saves = 0, loads = 0,
-                failed_loads = 0, resumed_loads = 0, flushed = 0;
+  std::uint64_t scenarios = 0, steps = 0, preemptions = 0, hits = 0, resumed_hits = 0,
+                copied_hits = 0, chunked = 0, copies = 0, forks = 0, evictions = 0, refused = 0,
+                queue_full = 0, finished = 0, aborted = 0, failed = 0, stopped = 0,
+                depth2_preemptions = 0, saves = 0, loads = 0, failed_loads = 0, resumed_loads = 0,
+                flushed = 0;
   // Of scenarios with beam searches alone.
   std::uint64_t beam_preemptions = 0, beam_hits = 0, beam_copies = 0, beam_aborted = 0;
   std::uint64_t hypotheses = 0;
@@ -169,6 +174,7 @@ struct Totals {
     if (s.options.depth > 1) depth2_preemptions += stats.preemptions;
     hits += stats.prefix_cache_hits;
     resumed_hits += stats.resumed_hits;
+    copied_hits += stats.copied_hits;
     chunked += stats.chunked_prefills;
     copies += stats.copy_on_writes;
     forks += stats.forks;
@@ -197,6 +203,7 @@ struct Totals {
 };
 
 void disturb(Dice& dice, const Scenario& s, Simulation& simulation) {
+  if (dice.chance(s.reset_rate)) simulation.reset_prefix_cache();
   const auto ids = simulation.alive_requests();
   if (ids.empty()) return;
   if (dice.chance(s.abort_rate)) simulation.abort(dice.pick(ids));
@@ -256,7 +263,8 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   }
   std::printf(
       "%llu scenarios, %llu steps: %llu preemptions (%llu with two steps in flight), %llu tokens "
-      "hit, %llu after preemption, %llu chunked prefills, %llu copies on write, %llu forks, %llu "
+      "hit, %llu after preemption, %llu of both by copy, %llu chunked prefills, %llu copies on "
+      "write, %llu forks, %llu "
       "evictions, %llu refused, %llu queue full; sequences: %llu length, %llu stop, %llu aborted, "
       "%llu failed; second tier: %llu saves (%llu at the end), %llu loads, %llu failed, %llu "
       "tokens after preemption; %llu hypotheses of beam searches, alone with %llu preemptions, "
@@ -268,6 +276,7 @@ TEST(SchedulerSimulation, RandomWorkloads) {
       static_cast<unsigned long long>(totals.depth2_preemptions),
       static_cast<unsigned long long>(totals.hits),
       static_cast<unsigned long long>(totals.resumed_hits),
+      static_cast<unsigned long long>(totals.copied_hits),
       static_cast<unsigned long long>(totals.chunked),
       static_cast<unsigned long long>(totals.copies),
       static_cast<unsigned long long>(totals.forks),
@@ -298,6 +307,7 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   EXPECT_GT(totals.depth2_preemptions, 100u * kScenarios / 400);
   EXPECT_GT(totals.hits, 1000u * kScenarios / 400);
   EXPECT_GT(totals.resumed_hits, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.copied_hits, 1000u * kScenarios / 400);
   EXPECT_GT(totals.chunked, 1000u * kScenarios / 400);
   EXPECT_GT(totals.copies, 500u * kScenarios / 400);
   EXPECT_GT(totals.forks, 500u * kScenarios / 400);
