@@ -20,8 +20,10 @@ struct EngineOptions {
   std::int32_t max_num_seqs = 256;
   std::int32_t max_queued_requests = 4096;
   bool enable_prefix_caching = true;
-  std::string scheduling_policy = "fcfs";  // fcfs | priority
-  std::uint64_t seed = 0;                  // base for requests without a seed; 0: from the clock
+  std::string scheduling_policy = "fcfs";  // fcfs | priority | fair
+  // Under the fair policy: what a computed prompt token and a generated one count for.
+  std::int32_t fair_input_weight = 1, fair_output_weight = 2;
+  std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
   // Tests only.
   std::optional<std::int32_t> num_blocks_override;
   bool poison_free_blocks = false;  // fill free and fresh blocks with NaN

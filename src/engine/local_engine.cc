@@ -96,6 +96,8 @@ Status LocalEngine::init() {
       .max_queued_requests = options_.max_queued_requests,
       .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
       .policy = policy,
+      .fair_input_weight = options_.fair_input_weight,
+      .fair_output_weight = options_.fair_output_weight,
       .eos_token_ids = loaded_.info.eos_token_ids,
       .cache_identity = fmt::format(
           "{}:{}:{}", options_.model, loaded_.info.dtype, dtype_info(loaded_.kv_dtype).name)};
@@ -115,6 +117,13 @@ Status LocalEngine::init() {
   core_ = std::make_unique<EngineCore>(std::move(scheduler), std::move(runner), loaded_.tokenizer);
   core_->start();
   return ok_status();
+}
+
+EngineStats LocalEngine::stats() const {
+  EngineStats stats = core_->stats();
+  stats.block_size = memory_.block_size;
+  stats.block_bytes = memory_.bytes_per_block;
+  return stats;
 }
 
 // As vLLM: a bad word is forbidden at the start of a text and after a space.
