@@ -10,17 +10,24 @@
 namespace pagemill {
 namespace {
 
-std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs, std::int32_t context) {
+// num_seqs that run, of 100 tenants, and under the fair policy num_waiting behind them.
+std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs,
+                                          std::int32_t context,
+                                          SchedulingPolicy policy = SchedulingPolicy::kFcfs,
+                                          std::int32_t num_waiting = 0) {
   SchedulerConfig config;
   config.kv_groups.resize(1);
   config.max_model_len = 1 << 24;
   config.num_blocks = num_seqs * (context / 16 + 600) + 1;
   config.max_num_batched_tokens = 1 << 28;
   config.max_num_seqs = num_seqs;
+  config.max_queued_requests = num_seqs + num_waiting;
+  config.policy = policy;
   auto scheduler = Scheduler::create(config).value();
-  for (RequestId id = 1; id <= static_cast<RequestId>(num_seqs); ++id) {
+  for (RequestId id = 1; id <= static_cast<RequestId>(num_seqs + num_waiting); ++id) {
     Request request;
     request.id = id;
+    request.user = std::to_string(id % 100);
     request.prompt_token_ids.assign(context, static_cast<TokenId>(id));
     request.params.max_tokens = 9000;
     if (!scheduler->add_request(std::move(request)).ok()) std::abort();
@@ -37,9 +44,8 @@ StepResult answer(const StepPlan& plan) {
   return result;
 }
 
-// Args: sequences, context tokens. The runner's StepResult is made outside the measured time.
-void decode_step(benchmark::State& state) {
-  auto scheduler = make_scheduler(state.range(0), state.range(1));
+// The runner's StepResult is made outside the measured time.
+void measure_steps(benchmark::State& state, std::unique_ptr<Scheduler> scheduler) {
   StepPlan plan;
   StepOutput output;
   scheduler->plan(plan);
@@ -57,10 +63,27 @@ void decode_step(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }
+
+// Args: sequences, context tokens.
+void decode_step(benchmark::State& state) {
+  measure_steps(state, make_scheduler(state.range(0), state.range(1)));
+}
 BENCHMARK(decode_step)
     ->Args({1, 1000})
     ->Args({256, 100})
     ->Args({256, 4000})
+    ->UseManualTime()
+    ->Iterations(4000)
+    ->Unit(benchmark::kMicrosecond);
+
+// Args: sequences, requests that wait for a place.
+void fair_decode_step(benchmark::State& state) {
+  measure_steps(state,
+                make_scheduler(state.range(0), 100, SchedulingPolicy::kFair, state.range(1)));
+}
+BENCHMARK(fair_decode_step)
+    ->Args({256, 1})
+    ->Args({256, 10000})
     ->UseManualTime()
     ->Iterations(4000)
     ->Unit(benchmark::kMicrosecond);

@@ -73,7 +73,7 @@ class RunHttpWorkload : public ::testing::Test {
     engine_ = std::make_unique<FakeEngine>(engine_options);
     ServerOptions options;
     options.port = 0;
-    options.api_key = "secret";
+    options.api_keys = {"secret"};
     auto server = Server::start(*engine_, options);
     ASSERT_TRUE(server.ok()) << server.error().message;
     server_ = std::move(server).value();

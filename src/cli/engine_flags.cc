@@ -61,8 +61,21 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
                   "auto: the cheaper by measurement")
       ->check(CLI::IsMember({"recompute", "swap", "auto"}))
       ->capture_default_str();
-  command.add_option("--scheduling-policy", options.scheduling_policy, "fcfs or priority")
-      ->check(CLI::IsMember({"fcfs", "priority"}))
+  command
+      .add_option("--scheduling-policy",
+                  options.scheduling_policy,
+                  "fcfs, priority, or fair: between tenants, by API key or `user`")
+      ->check(CLI::IsMember({"fcfs", "priority", "fair"}))
+      ->capture_default_str();
+  command
+      .add_option("--fair-input-weight",
+                  options.fair_input_weight,
+                  "Under the fair policy: what a computed prompt token counts for")
+      ->capture_default_str();
+  command
+      .add_option("--fair-output-weight",
+                  options.fair_output_weight,
+                  "Under the fair policy: what a generated token counts for")
       ->capture_default_str();
   command.add_option(
       "--seed", options.seed, "Base for requests without a seed (default: from the clock)");

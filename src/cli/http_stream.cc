@@ -21,20 +21,16 @@ constexpr std::size_t kMaxErrorBytes = 64 << 10;
 
 using HttpRequest = http::request<http::string_body>;
 
-HttpRequest post_request(const HttpUrl& url,
+HttpRequest make_request(http::verb verb,
+                         const HttpUrl& url,
                          const std::string& path,
-                         const std::string& api_key,
-                         const std::string& body) {
-  HttpRequest request(http::verb::post, url.path + path, 11);
+                         const std::string& api_key) {
+  HttpRequest request(verb, url.path + path, 11);
   const bool is_v6 = url.host.find(':') != std::string::npos;
   request.set(http::field::host,
               fmt::format("{}:{}", is_v6 ? "[" + url.host + "]" : url.host, url.port));
-  request.set(http::field::content_type, "application/json");
-  request.set(http::field::accept, "text/event-stream");
   if (!api_key.empty()) request.set(http::field::authorization, "Bearer " + api_key);
   request.keep_alive(false);
-  request.body() = body;
-  request.prepare_payload();
   return request;
 }
 
@@ -83,6 +79,28 @@ asio::awaitable<HttpAnswer> exchange(const HttpUrl& url,
     }
   }
   co_return answer;
+}
+
+Result<HttpAnswer> run_exchange(const HttpUrl& url,
+                                const HttpRequest& request,
+                                double timeout_s,
+                                const std::function<void(std::string_view)>& on_content) {
+  asio::io_context context(1);
+  HttpAnswer answer;
+  std::exception_ptr failure;
+  const auto done = [&](std::exception_ptr error, HttpAnswer result) {
+    failure = std::move(error);
+    answer = std::move(result);
+  };
+  asio::co_spawn(
+      context, exchange(url, request, std::chrono::duration<double>(timeout_s), on_content), done);
+  context.run();
+  try {
+    if (failure) std::rethrow_exception(failure);
+  } catch (const beast::system_error& error) {
+    return io_error(fmt::format("{}:{}: {}", url.host, url.port, error.code().message()));
+  }
+  return answer;
 }
 
 }  // namespace
@@ -144,23 +162,21 @@ Result<HttpAnswer> post_json(const HttpUrl& url,
                              const std::string& body,
                              double timeout_s,
                              const std::function<void(std::string_view)>& on_content) {
-  const HttpRequest request = post_request(url, path, api_key, body);
-  asio::io_context context(1);
-  HttpAnswer answer;
-  std::exception_ptr failure;
-  const auto done = [&](std::exception_ptr error, HttpAnswer result) {
-    failure = std::move(error);
-    answer = std::move(result);
-  };
-  asio::co_spawn(
-      context, exchange(url, request, std::chrono::duration<double>(timeout_s), on_content), done);
-  context.run();
-  try {
-    if (failure) std::rethrow_exception(failure);
-  } catch (const beast::system_error& error) {
-    return io_error(fmt::format("{}:{}: {}", url.host, url.port, error.code().message()));
-  }
-  return answer;
+  HttpRequest request = make_request(http::verb::post, url, path, api_key);
+  request.set(http::field::content_type, "application/json");
+  request.set(http::field::accept, "text/event-stream");
+  request.body() = body;
+  request.prepare_payload();
+  return run_exchange(url, request, timeout_s, on_content);
+}
+
+Result<HttpAnswer> get(const HttpUrl& url,
+                       const std::string& path,
+                       const std::string& api_key,
+                       double timeout_s,
+                       const std::function<void(std::string_view)>& on_content) {
+  return run_exchange(
+      url, make_request(http::verb::get, url, path, api_key), timeout_s, on_content);
 }
 
 }  // namespace pagemill::cli

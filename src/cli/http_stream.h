@@ -1,5 +1,5 @@
-// The HTTP/1.1 client of `pagemill bench serve`: one POST a connection, its answer read as it
-// comes. http only.
+// The HTTP/1.1 client of `pagemill bench serve` and `inspect --memory`: one request a connection,
+// its answer read as it comes. http only.
 #pragma once
 
 #include <functional>
@@ -40,5 +40,12 @@ Result<HttpAnswer> post_json(const HttpUrl& url,
                              const std::string& body,
                              double timeout_s,
                              const std::function<void(std::string_view)>& on_content);
+
+// The same for a GET.
+Result<HttpAnswer> get(const HttpUrl& url,
+                       const std::string& path,
+                       const std::string& api_key,
+                       double timeout_s,
+                       const std::function<void(std::string_view)>& on_content);
 
 }  // namespace pagemill::cli

@@ -1,4 +1,5 @@
-// pagemill inspect MODEL: what a model's files hold and what serving it would take.
+// pagemill inspect MODEL: what a model's files hold and what serving it would take; or, with
+// --memory URL, what a running server's KV memory holds.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/memory_report.h"
 #include "engine/loaded_model.h"
 #include "engine/memory_budget.h"
 #include "layers/kv_storage.h"
@@ -16,6 +18,7 @@ namespace {
 struct InspectOptions {
   EngineOptions engine;
   bool tensors = false;
+  std::string memory_url;
 };
 
 std::string mebibytes(std::int64_t bytes) {
@@ -80,7 +83,18 @@ Status print_memory(const InspectOptions& options, const LoadedModel& loaded) {
   return ok_status();
 }
 
+int inspect_server(const std::string& url) {
+  const auto report = fetch_memory_report(url);
+  if (!report.ok()) return fail(report.error());
+  fmt::print("{}", *report);
+  return 0;
+}
+
 int inspect(InspectOptions& options) {
+  if (!options.memory_url.empty()) return inspect_server(options.memory_url);
+  if (options.engine.model.empty()) {
+    return fail(invalid_argument("inspect: expected MODEL, or --memory URL"));
+  }
   if (const Status status = resolve_model(options.engine); !status.ok())
     return fail(status.error());
   auto loaded = load_engine_model(options.engine);
@@ -117,7 +131,11 @@ void add_inspect(CLI::App& app, ExitStatus& status) {
       "inspect", "Show a model's architecture, tensors, memory plan, tokenizer and chat template");
   auto options = std::make_shared<InspectOptions>();
   add_engine_options(*command, options->engine);
+  command->get_option("MODEL")->required(false);
   command->add_flag("--tensors", options->tensors, "List every tensor");
+  command->add_option("--memory",
+                      options->memory_url,
+                      "Instead, what the KV memory of the server at http://HOST:PORT holds now");
   command->callback([options, &status] { status.code = inspect(*options); });
 }
 

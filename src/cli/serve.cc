@@ -22,8 +22,8 @@ int serve(ServeOptions& options) {
     options.server.served_model_names = {"demo"};
   }
   if (const char* key = std::getenv("PAGEMILL_API_KEY");
-      key != nullptr && options.server.api_key.empty()) {
-    options.server.api_key = key;
+      key != nullptr && options.server.api_keys.empty()) {
+    options.server.api_keys = {key};
   }
   if (const Status status = resolve_model(options.engine); !status.ok())
     return fail(status.error());
@@ -62,8 +62,11 @@ void add_serve(CLI::App& app, ExitStatus& status) {
   command->add_option("--served-model-name",
                       server.served_model_names,
                       "Names that requests may use as `model` (default: the file's)");
-  command->add_option(
-      "--api-key", server.api_key, "Key that clients must send (or PAGEMILL_API_KEY)");
+  command
+      ->add_option("--api-key",
+                   server.api_keys,
+                   "Key that clients must send (or PAGEMILL_API_KEY); given again for each tenant")
+      ->allow_extra_args(false);
   command
       ->add_option("--metrics-prefix",
                    server.metrics_prefix,

@@ -35,12 +35,17 @@ struct EngineStats {
   double kv_cache_waste = 0;  // empty slots in referenced blocks / slots in referenced blocks
   // num_blocks counts the null block too, which is in no other state.
   std::int32_t num_blocks = 0, num_blocks_free = 0, num_blocks_cached = 0,
-               num_blocks_referenced = 0;
+               num_blocks_referenced = 0, num_blocks_pinned = 0;
+  std::int64_t num_blocks_saved = 0;  // more that there would be if sequences shared none
+  std::int64_t num_empty_slots = 0;   // in referenced blocks
+  std::int32_t block_size = 0;        // slots, of a token each
+  std::int64_t block_bytes = 0;       // keys and values of all layers
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;  // in tokens
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, steps = 0;
   double step_seconds = 0;             // spent in steps since start
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;
+  std::uint64_t prefix_cache_copied = 0;  // tokens found, or recovered, by copy of part of a block
   // The second tier (--kv-disk-path): tokens looked up there and read, bytes, files that were gone
   // or broken.
   std::uint64_t tier_queries = 0, tier_hits = 0;
@@ -70,6 +75,10 @@ class EngineClient {
   virtual void abort(RequestId id) = 0;
   // From now on submit() is refused. Returns when nothing runs, or false at the timeout.
   virtual bool drain(double timeout_s) = 0;
+
+  // No request submitted from now on finds a prefix that was computed before. What runs goes on.
+  // Any thread.
+  virtual void reset_prefix_cache() = 0;
 
   virtual EngineStats stats() const = 0;
 };

@@ -92,6 +92,10 @@ Status EngineCore::submit(Request request, EngineClient::OnDelta on_delta, bool 
 
 void EngineCore::abort(RequestId id) { push_command({Command::Kind::kAbort, id, 0, {}}); }
 
+void EngineCore::reset_prefix_cache() {
+  push_command({Command::Kind::kResetPrefixCache, 0, 0, {}});
+}
+
 bool EngineCore::drain(double timeout_s) {
   {
     std::lock_guard lock(mutex_);
@@ -148,6 +152,9 @@ void EngineCore::apply(std::vector<Command>& commands, OutputBatch& batch) {
         break;
       case Command::Kind::kFinishSequence:
         scheduler_->finish_sequence(command.request, command.sequence_index);
+        break;
+      case Command::Kind::kResetPrefixCache:
+        scheduler_->reset_prefix_cache();
         break;
     }
   }
@@ -257,6 +264,9 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.num_blocks_free = now.blocks.free;
   stats_.num_blocks_cached = now.blocks.cached;
   stats_.num_blocks_referenced = now.blocks.referenced;
+  stats_.num_blocks_pinned = now.blocks.pinned;
+  stats_.num_blocks_saved = now.blocks.saved;
+  stats_.num_empty_slots = now.blocks.empty_slots;
   stats_.num_preemptions = now.preemptions;
   stats_.prefix_cache_queries = now.prefix_cache_queries;
   stats_.prefix_cache_hits = now.prefix_cache_hits;
@@ -266,6 +276,7 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.step_seconds = total_seconds;
   stats_.chunked_prefills = now.chunked_prefills;
   stats_.copy_on_writes = now.copy_on_writes;
+  stats_.prefix_cache_copied = now.copied_hits;
   if (!runner_->tier()) return;
   const KvDiskTierStats tier = runner_->tier()->stats();
   stats_.tier_queries = now.tier_queries;

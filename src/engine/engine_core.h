@@ -37,11 +37,12 @@ class EngineCore {
   Status submit(Request request, EngineClient::OnDelta on_delta, bool hide_logprobs);
   void abort(RequestId id);
   bool drain(double timeout_s);
+  void reset_prefix_cache();
   EngineStats stats() const;
 
  private:
   struct Command {
-    enum class Kind { kSubmit, kAbort, kFinishSequence } kind;
+    enum class Kind { kSubmit, kAbort, kFinishSequence, kResetPrefixCache } kind;
     RequestId request = 0;
     std::int32_t sequence_index = 0;
     OutputBatch::Started submission;

@@ -20,7 +20,9 @@ struct EngineOptions {
   std::int32_t max_num_seqs = 256;
   std::int32_t max_queued_requests = 4096;
   bool enable_prefix_caching = true;
-  std::string scheduling_policy = "fcfs";  // fcfs | priority
+  std::string scheduling_policy = "fcfs";  // fcfs | priority | fair
+  // Under the fair policy: what a computed prompt token and a generated one count for.
+  std::int32_t fair_input_weight = 1, fair_output_weight = 2;
   // Evicted KV blocks are kept in this directory (empty: nowhere) and found there after a restart.
   std::string kv_disk_path;
   std::int64_t kv_disk_bytes = std::int64_t{4} << 30;  // the most that they take

@@ -150,6 +150,8 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
       .max_queued_requests = options_.max_queued_requests,
       .enable_prefix_caching = options_.enable_prefix_caching && spec.prefix_cacheable,
       .policy = policy,
+      .fair_input_weight = options_.fair_input_weight,
+      .fair_output_weight = options_.fair_output_weight,
       .tier_bytes = options_.kv_disk_path.empty() ? 0 : options_.kv_disk_bytes,
       .preemption = preemption,
       .reservation = reservation,
@@ -160,6 +162,13 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
                                     dtype_info(loaded_.kv_dtype).name,
                                     to_string(loaded_.isa),
                                     kNumericsVersion)};
+}
+
+EngineStats LocalEngine::stats() const {
+  EngineStats stats = core_->stats();
+  stats.block_size = memory_.block_size;
+  stats.block_bytes = memory_.bytes_per_block;
+  return stats;
 }
 
 // As vLLM: a bad word is forbidden at the start of a text and after a space.

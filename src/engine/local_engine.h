@@ -23,7 +23,8 @@ class LocalEngine final : public EngineClient {
   Result<RequestId> submit(Request request, OnDelta on_delta) override;
   void abort(RequestId id) override { core_->abort(id); }
   bool drain(double timeout_s) override { return core_->drain(timeout_s); }
-  EngineStats stats() const override { return core_->stats(); }
+  void reset_prefix_cache() override { core_->reset_prefix_cache(); }
+  EngineStats stats() const override;
 
   const MemoryBudget& memory() const { return memory_; }
 

@@ -117,17 +117,31 @@ struct ServingMetrics::Impl {
                        .Name(prefix + "kv_blocks")
                        .Help("KV blocks by state.")
                        .Register(registry);
-    const auto in_state = [&](const char* state) {
+    auto& bytes = prometheus::BuildGauge()
+                      .Name(prefix + "kv_cache_bytes")
+                      .Help("KV memory by what it holds; the states add up to all of it.")
+                      .Register(registry);
+    const auto in_state = [&](auto& family, const char* state) {
       Labels with_state = labels;
       with_state["state"] = state;
-      return &blocks.Add(with_state);
+      return &family.Add(with_state);
     };
-    blocks_free = in_state("free");
-    blocks_cached = in_state("cached");
-    blocks_referenced = in_state("referenced");
+    blocks_free = in_state(blocks, "free");
+    blocks_cached = in_state(blocks, "cached");
+    blocks_referenced = in_state(blocks, "referenced");
+    blocks_pinned = in_state(blocks, "pinned");
+    bytes_tokens = in_state(bytes, "tokens");
+    bytes_empty = in_state(bytes, "empty");
+    bytes_cached = in_state(bytes, "cached");
+    bytes_free = in_state(bytes, "free");
+    bytes_pinned = in_state(bytes, "pinned");
+    bytes_saved = gauge("kv_cache_saved_bytes",
+                        "What sequences would take in addition if they shared no blocks.");
     preemptions = counter("num_preemptions_total", "Preemptions so far.");
     cache_queries = counter("prefix_cache_queries_total", "Tokens looked up in the prefix cache.");
     cache_hits = counter("prefix_cache_hits_total", "Tokens found in the prefix cache.");
+    cache_copied = counter("prefix_cache_copied_tokens_total",
+                           "Tokens found by copying part of a cached block.");
     prompt_tokens = counter("prompt_tokens_total", "Prompt tokens processed.");
     generation_tokens = counter("generation_tokens_total", "Tokens generated.");
     steps = counter("engine_steps_total", "Steps that the engine ran.");
@@ -177,6 +191,8 @@ struct ServingMetrics::Impl {
         histogram("request_params_max_tokens", "The parameter max_tokens.", token_buckets);
   }
 
+  void set_memory(const EngineSnapshot& s) const;
+
   prometheus::Counter& finished(std::string_view reason) {
     Labels with_reason = labels;
     with_reason["finished_reason"] = std::string(reason);
@@ -189,9 +205,11 @@ struct ServingMetrics::Impl {
   std::mutex render_mutex;
 
   prometheus::Gauge *running, *waiting, *kv_usage, *kv_waste;
-  prometheus::Gauge *blocks_free, *blocks_cached, *blocks_referenced;
+  prometheus::Gauge *blocks_free, *blocks_cached, *blocks_referenced, *blocks_pinned;
+  prometheus::Gauge *bytes_tokens, *bytes_empty, *bytes_cached, *bytes_free, *bytes_pinned;
+  prometheus::Gauge* bytes_saved;
   MirroredCounter preemptions, cache_queries, cache_hits, prompt_tokens, generation_tokens;
-  MirroredCounter steps, step_seconds, chunked, copies;
+  MirroredCounter steps, step_seconds, chunked, copies, cache_copied;
   MirroredCounter tier_queries, tier_hits, tier_saved, tier_loaded, tier_failed;
   prometheus::Family<prometheus::Counter>* success;
   prometheus::Family<prometheus::Counter>* http_requests;
@@ -249,15 +267,27 @@ void ServingMetrics::count_http(std::string_view route, std::string_view method,
   impl_->http_requests->Add(labels).Increment();
 }
 
+void ServingMetrics::Impl::set_memory(const EngineSnapshot& s) const {
+  blocks_free->Set(s.blocks_free);
+  blocks_cached->Set(s.blocks_cached);
+  blocks_referenced->Set(s.blocks_referenced);
+  blocks_pinned->Set(s.blocks_pinned);
+  const double empty = s.block_size > 0 ? s.empty_slots * (s.block_bytes / s.block_size) : 0;
+  bytes_tokens->Set(s.blocks_referenced * s.block_bytes - empty);
+  bytes_empty->Set(empty);
+  bytes_cached->Set(s.blocks_cached * s.block_bytes);
+  bytes_free->Set(s.blocks_free * s.block_bytes);
+  bytes_pinned->Set(s.blocks_pinned * s.block_bytes);
+  bytes_saved->Set(s.blocks_saved * s.block_bytes);
+}
+
 std::string ServingMetrics::render(const EngineSnapshot& s) {
   const std::lock_guard lock(impl_->render_mutex);
   impl_->running->Set(s.num_requests_running);
   impl_->waiting->Set(s.num_requests_waiting);
   impl_->kv_usage->Set(s.kv_cache_usage);
   impl_->kv_waste->Set(s.kv_cache_waste);
-  impl_->blocks_free->Set(s.blocks_free);
-  impl_->blocks_cached->Set(s.blocks_cached);
-  impl_->blocks_referenced->Set(s.blocks_referenced);
+  impl_->set_memory(s);
   impl_->preemptions.set(static_cast<double>(s.num_preemptions));
   impl_->cache_queries.set(static_cast<double>(s.prefix_cache_queries));
   impl_->cache_hits.set(static_cast<double>(s.prefix_cache_hits));
@@ -272,6 +302,7 @@ std::string ServingMetrics::render(const EngineSnapshot& s) {
   impl_->tier_saved.set(static_cast<double>(s.tier_saved_bytes));
   impl_->tier_loaded.set(static_cast<double>(s.tier_loaded_bytes));
   impl_->tier_failed.set(static_cast<double>(s.tier_failed_loads));
+  impl_->cache_copied.set(static_cast<double>(s.prefix_cache_copied));
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

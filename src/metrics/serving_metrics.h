@@ -25,10 +25,13 @@ struct ServingMetricsOptions {
 struct EngineSnapshot {
   double num_requests_running = 0, num_requests_waiting = 0;
   double kv_cache_usage = 0, kv_cache_waste = 0;  // 0..1
-  double blocks_free = 0, blocks_cached = 0, blocks_referenced = 0;
+  double blocks_free = 0, blocks_cached = 0, blocks_referenced = 0, blocks_pinned = 0;
+  double blocks_saved = 0;  // by sharing
+  double empty_slots = 0;   // in referenced blocks
+  double block_size = 0, block_bytes = 0;
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;
   std::uint64_t prompt_tokens = 0, generation_tokens = 0;
-  std::uint64_t steps = 0, chunked_prefills = 0, copy_on_writes = 0;
+  std::uint64_t steps = 0, chunked_prefills = 0, copy_on_writes = 0, prefix_cache_copied = 0;
   std::uint64_t tier_queries = 0, tier_hits = 0, tier_saved_bytes = 0, tier_loaded_bytes = 0,
                 tier_failed_loads = 0;
   double step_seconds = 0;

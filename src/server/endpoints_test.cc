@@ -1,4 +1,5 @@
 // Every endpoint over real sockets: shapes, streams, errors.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "server/server_test_util.h"
@@ -533,9 +534,26 @@ TEST_F(Endpoints, AFailedStepIsAnErrorOfThatRequestOnly) {
   EXPECT_EQ(post(kCompletionsPath, {{"prompt", "ab"}}).status, 200);
 }
 
+TEST_F(Endpoints, ResetPrefixCache) {
+  ServerOptions options;
+  options.api_keys = {"sesame"};
+  start({}, options);
+  for (const std::string& extra : {std::string(), std::string("Content-Length: 0\r\n")}) {
+    TestClient c = client();
+    c.send("POST /reset_prefix_cache HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n" +
+           extra + "\r\n");
+    const TestResponse response = c.read_response();
+    EXPECT_EQ(response.status, 200);
+    EXPECT_EQ(response.body, "");
+  }
+  EXPECT_EQ(post("/reset_prefix_cache", Json::object()).status, 401);
+  EXPECT_EQ(get("/reset_prefix_cache").status, 405);
+  EXPECT_EQ(engine_->num_cache_resets(), 2u);
+}
+
 TEST_F(Endpoints, ApiKey) {
   ServerOptions options;
-  options.api_key = "sesame";
+  options.api_keys = {"sesame"};
   start({}, options);
   EXPECT_EQ(get("/health").status, 200);
   EXPECT_EQ(get("/v1/models").status, 401);
@@ -546,6 +564,39 @@ TEST_F(Endpoints, ApiKey) {
            "\r\n\r\n");
     EXPECT_EQ(c.read_response().status, status) << key;
   }
+}
+
+TEST_F(Endpoints, SeveralApiKeysTellTenantsApart) {
+  ServerOptions options;
+  options.api_keys = {"first", "second"};
+  start({}, options);
+  const auto tenant_of = [&](const char* key, const char* path, Json body) {
+    body["user"] = "somebody";
+    TestClient c = client();
+    const std::string text = body.dump();
+    c.send(
+        fmt::format("POST {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n"
+                    "Content-Length: {}\r\n\r\n{}",
+                    path,
+                    key,
+                    text.size(),
+                    text));
+    return c.read_response().status == 200 ? engine_->last_user() : "refused";
+  };
+  for (const char* path : {kCompletionsPath, kChatPath}) {
+    Json body = chat_body("x");
+    if (path == kCompletionsPath) body = {{"prompt", "x"}};
+    EXPECT_EQ(tenant_of("first", path, body), "key 0");
+    EXPECT_EQ(tenant_of("second", path, body), "key 1");
+    EXPECT_EQ(tenant_of("third", path, body), "refused");
+    EXPECT_EQ(tenant_of("", path, body), "refused");
+  }
+}
+
+TEST_F(Endpoints, OneApiKeyLeavesTenantsToTheirUser) {
+  start();
+  post_ok(kCompletionsPath, {{"prompt", "x"}, {"user", "somebody"}});
+  EXPECT_EQ(engine_->last_user(), "somebody");
 }
 
 }  // namespace

@@ -21,6 +21,10 @@ struct HttpRequest {
   bool http_1_1 = true;
   bool keep_alive = true;
   bool has_length = false;  // Content-Length or chunked coding was given
+  std::string tenant;       // which API key it came with; empty unless there are several
+
+  // Whom the request is served for: a key's owner can't pass for another by `user`.
+  std::string tenant_or(const std::string& user) const { return tenant.empty() ? user : tenant; }
 
   // The first header of that (lower-case) name, or empty.
   std::string_view header(std::string_view name) const {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <string>
 
 #include "server/error_response.h"
@@ -25,11 +26,18 @@ bool same_secret(std::string_view a, std::string_view b) {
   return difference == 0;
 }
 
-bool authorized(const ServerContext& context, const HttpRequest& request) {
-  const std::string& key = context.options.api_key;
+// Which of the server's API keys the request came with: none if it needs one.
+std::optional<std::size_t> find_key(const ServerContext& context, const HttpRequest& request) {
+  const std::vector<std::string>& keys = context.options.api_keys;
+  if (keys.empty()) return 0;
   constexpr std::string_view kBearer = "Bearer ";
   const std::string_view given = request.header("authorization");
-  return key.empty() || (given.starts_with(kBearer) && same_secret(given.substr(7), key));
+  std::optional<std::size_t> found;
+  if (!given.starts_with(kBearer)) return found;
+  for (std::size_t i = 0; i < keys.size(); ++i) {  // all of them: the time tells nothing
+    if (same_secret(given.substr(kBearer.size()), keys[i])) found = i;
+  }
+  return found;
 }
 
 // A browser can't send application/json to another origin unasked, so insisting on it keeps web
@@ -66,10 +74,8 @@ Match find(const HttpRequest& request) {
   return match;
 }
 
-// The answer that needs no endpoint, or status 0.
-HttpResponse early_answer(const ServerContext& context,
-                          const HttpRequest& request,
-                          const Match& match) {
+// The answer that needs no endpoint, or status 0 and the request's tenant set.
+HttpResponse early_answer(const ServerContext& context, HttpRequest& request, const Match& match) {
   HttpResponse none;
   none.status = 0;
   const bool drains_too = match.endpoint != nullptr && match.endpoint->while_draining;
@@ -96,14 +102,18 @@ HttpResponse early_answer(const ServerContext& context,
     response.headers.emplace_back("Allow", match.allow);
     return response;
   }
-  if (!match.endpoint->open && !authorized(context, request)) {
+  const auto key = find_key(context, request);
+  if (key && context.options.api_keys.size() > 1) request.tenant = fmt::format("key {}", *key);
+  if (!match.endpoint->open && !key) {
     HttpResponse response =
         refused(401, "missing or wrong API key; send 'Authorization: Bearer KEY'");
     response.headers.emplace_back("WWW-Authenticate", "Bearer");
     return response;
   }
   if (request.method == "POST") {
-    if (!request.has_length) return refused(411, "POST needs a Content-Length or a chunked body");
+    if (match.endpoint->needs_body && !request.has_length) {
+      return refused(411, "POST needs a Content-Length or a chunked body");
+    }
     if (!json_content(request)) {
       return refused(415,
                      fmt::format("Content-Type: expected application/json, got {}",

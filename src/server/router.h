@@ -21,6 +21,7 @@ struct Endpoint {
                    const HttpRequest& request,
                    const ResponseWriterPtr& writer);
   bool while_draining = false;  // answers on until the server has stopped
+  bool needs_body = true;       // of a POST: one without a length is refused
 };
 
 // Every endpoint (endpoints/endpoints.cc).

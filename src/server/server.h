@@ -26,7 +26,9 @@ struct ServerOptions {
   // of the model's path.
   std::vector<std::string> served_model_names;
   std::string metrics_prefix = "pagemill";  // "vllm" makes existing dashboards work
-  std::string api_key;  // if set, /v1/* and the like need "Authorization: Bearer KEY"
+  // If there are any, /v1/* and the like need "Authorization: Bearer KEY" with one of them. Several
+  // tell tenants apart for the fair policy, in place of the requests' `user`.
+  std::vector<std::string> api_keys;
   std::string version;  // what /version says; empty: the build's
 
   int io_threads = 1;

@@ -3,12 +3,14 @@
 import concurrent.futures
 import json
 import signal
+import subprocess
 import threading
 import time
 
 import httpx
 import openai
 import pytest
+from conftest import BINARY
 from prometheus_client.parser import text_string_to_metric_families
 
 # vLLM's v1 names, without the prefix.
@@ -230,3 +232,90 @@ def test_one_process_many_threads_of_clients(server, model, greedy):
     for thread in threads:
         thread.join()
     assert texts == [expected] * 32
+
+
+def cached_tokens(greedy, prompt, **options) -> int:
+    """How many tokens of the prompt (ids) the prefix cache supplied."""
+    details = greedy(prompt, 1, **options).usage.prompt_tokens_details
+    return details.cached_tokens if details else 0
+
+
+def test_prefix_cache_hits_to_the_token_and_is_reset(start_server):
+    server = start_server()
+    client = server.client()
+
+    def greedy(prompt, max_tokens, **options):
+        return client.completions.create(model="demo", prompt=prompt, max_tokens=max_tokens, temperature=0, **options)
+
+    prompt = list(range(100, 150))
+    other = prompt[:27] + list(range(200, 220))
+    assert cached_tokens(greedy, prompt) == 0
+    assert cached_tokens(greedy, other) == 27  # a block of 16, and 11 tokens by copy
+    assert server.metrics()["prefix_cache_copied_tokens_total"] == 11
+    assert cached_tokens(greedy, prompt, extra_body={"cache_salt": "another tenant"}) == 0
+    same_text = greedy(prompt, 16).choices[0].text
+    assert cached_tokens(greedy, prompt) == 49  # all but the last: its block is full by now
+    assert server.metrics()["prefix_cache_hits_total"] == 27 + 48 + 49
+    answer = httpx.post(f"{server.url}/reset_prefix_cache")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert cached_tokens(greedy, prompt) == 0
+    assert greedy(prompt, 16).choices[0].text == same_text
+
+
+@pytest.mark.parametrize("tenants", ["keys", "users"])
+def test_fair_policy_serves_a_tenant_beside_anothers_flood(start_server, tenants):
+    keys = ["--api-key", "key of a", "--api-key", "key of b"] if tenants == "keys" else []
+    server = start_server("--scheduling-policy", "fair", "--max-num-seqs", "1", *keys)
+    finished = []
+
+    def complete(tenant, number):
+        # With keys, `user` can't make one tenant look like many.
+        user = f"{tenant}{number}" if keys else tenant
+        answer = httpx.post(f"{server.url}/v1/completions", timeout=120, headers={"Authorization": f"Bearer key of {tenant}"},
+                            json={"model": "demo", "prompt": f"{tenant} {number}:", "max_tokens": 40, "user": user,
+                                  "ignore_eos": True})
+        assert answer.status_code == 200, answer.text
+        finished.append(tenant)
+
+    if keys:
+        refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "x"}, headers={"Authorization": "Bearer key of c"})
+        assert refused.status_code == 401
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        flood = [pool.submit(complete, "a", i) for i in range(20)]
+        while server.metrics()["num_requests_waiting"] < 18:
+            assert not all(future.done() for future in flood)
+            time.sleep(0.005)
+        others = [pool.submit(complete, "b", i) for i in range(2)]
+        for future in [*flood, *others]:
+            future.result()
+    # First come, first served would put both last.
+    last_of_b = len(finished) - finished[::-1].index("b")
+    assert last_of_b <= 12, finished
+
+
+def test_memory_report_adds_up(server, client, model):
+    def by_state():
+        text = httpx.get(f"{server.url}/metrics").text
+        family = next(f for f in text_string_to_metric_families(text) if f.name == "pagemill:kv_cache_bytes")
+        return {sample.labels["state"]: sample.value for sample in family.samples}
+
+    total = sum(by_state().values())
+    assert total > 0
+    stream = client.completions.create(model=model, prompt=list(range(300, 340)), max_tokens=200, n=3, stream=True,
+                                       extra_body={"ignore_eos": True})
+    next(stream)
+    states, saved = by_state(), server.metrics()["kv_cache_saved_bytes"]
+    for _ in stream:
+        pass
+    assert set(states) == {"tokens", "empty", "cached", "free", "pinned"}
+    assert sum(states.values()) == pytest.approx(total)
+    assert states["tokens"] > 0 and states["empty"] > 0 and saved > 0
+    server.wait_until_idle()
+    assert by_state()["tokens"] == 0 and by_state()["cached"] > 0
+
+
+def test_inspect_prints_a_servers_memory(server):
+    done = subprocess.run([str(BINARY), "inspect", "--memory", server.url], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
+        "token states", "empty block tails", "cached", "free", "pinned", "KV cache", "saved by sharing"]

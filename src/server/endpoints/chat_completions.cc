@@ -6,7 +6,9 @@
 namespace pagemill {
 namespace {
 
-Result<Request> make_request(const ServerContext& context, const ChatRequest& chat) {
+Result<Request> make_request(const ServerContext& context,
+                             const HttpRequest& http,
+                             const ChatRequest& chat) {
   const ModelInfo& model = context.engine.model();
   Request request;
   PM_ASSIGN(request.prompt_token_ids, render_chat_tokens(context, chat));
@@ -26,7 +28,7 @@ Result<Request> make_request(const ServerContext& context, const ChatRequest& ch
   }
   request.priority = chat.priority;
   request.cache_salt = chat.cache_salt;
-  request.user = chat.user;
+  request.user = http.tenant_or(chat.user);
   return request;
 }
 
@@ -36,7 +38,7 @@ Status handle(const ServerContextPtr& context,
   PM_ASSIGN(ChatRequest chat,
             parse_chat_request(http.body, context->engine.model().default_sampling));
   PM_TRY(check_model(*context, chat.model));
-  PM_ASSIGN(Request request, make_request(*context, chat));
+  PM_ASSIGN(Request request, make_request(*context, http, chat));
   std::vector<TokenId> shown;
   if (chat.return_token_ids) shown = request.prompt_token_ids;
   std::vector<Request> requests;

@@ -36,6 +36,7 @@ Status tokenise(const ServerContext& context,
 }
 
 Result<std::vector<Request>> make_requests(const ServerContext& context,
+                                           const HttpRequest& http,
                                            CompletionRequest& request) {
   std::vector<Request> requests;
   for (PromptInput& prompt : request.prompts) {
@@ -51,7 +52,7 @@ Result<std::vector<Request>> make_requests(const ServerContext& context,
                           one.params));
     one.priority = request.priority;
     one.cache_salt = request.cache_salt;
-    one.user = request.user;
+    one.user = http.tenant_or(request.user);
     requests.push_back(std::move(one));
   }
   return requests;
@@ -65,7 +66,7 @@ Status handle(const ServerContextPtr& context,
                                      context->engine.model().default_sampling,
                                      context->options.max_prompts_per_request));
   PM_TRY(check_model(*context, request.model));
-  PM_ASSIGN(std::vector<Request> requests, make_requests(*context, request));
+  PM_ASSIGN(std::vector<Request> requests, make_requests(*context, http, request));
   std::vector<PromptInput> prompts = std::move(request.prompts);
   start_generation(context,
                    writer,

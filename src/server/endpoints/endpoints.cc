@@ -13,6 +13,7 @@ std::span<const Endpoint* const> endpoints() {
       &kHealth,
       &kVersion,
       &kMetrics,
+      &kResetPrefixCache,
   };
   return kAll;
 }

@@ -14,5 +14,6 @@ extern const Endpoint kDetokenize;
 extern const Endpoint kHealth;
 extern const Endpoint kVersion;
 extern const Endpoint kMetrics;
+extern const Endpoint kResetPrefixCache;
 
 }  // namespace pagemill

@@ -13,6 +13,11 @@ EngineSnapshot snapshot(const EngineStats& stats) {
   out.blocks_free = stats.num_blocks_free;
   out.blocks_cached = stats.num_blocks_cached;
   out.blocks_referenced = stats.num_blocks_referenced;
+  out.blocks_pinned = stats.num_blocks_pinned;
+  out.blocks_saved = static_cast<double>(stats.num_blocks_saved);
+  out.empty_slots = static_cast<double>(stats.num_empty_slots);
+  out.block_size = stats.block_size;
+  out.block_bytes = static_cast<double>(stats.block_bytes);
   out.num_preemptions = stats.num_preemptions;
   out.prefix_cache_queries = stats.prefix_cache_queries;
   out.prefix_cache_hits = stats.prefix_cache_hits;
@@ -26,6 +31,7 @@ EngineSnapshot snapshot(const EngineStats& stats) {
   out.tier_saved_bytes = stats.tier_saved_bytes;
   out.tier_loaded_bytes = stats.tier_loaded_bytes;
   out.tier_failed_loads = stats.tier_failed_loads;
+  out.prefix_cache_copied = stats.prefix_cache_copied;
   out.step_seconds = stats.step_seconds;
   return out;
 }

@@ -86,6 +86,7 @@ Result<RequestId> FakeEngine::submit(Request request, OnDelta on_delta) {
   }
   request.id = next_id_++;
   const RequestId id = request.id;
+  last_user_ = request.user;
   running->request = std::move(request);
   running_.push_back(std::move(running));
   ++submitted_;

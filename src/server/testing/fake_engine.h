@@ -43,12 +43,19 @@ class FakeEngine : public EngineClient {
   Result<RequestId> submit(Request request, OnDelta on_delta) override;
   void abort(RequestId id) override;
   bool drain(double timeout_s) override;
+  void reset_prefix_cache() override { ++cache_resets_; }
   EngineStats stats() const override;
 
   // Requests that were submitted and have not finished.
   std::size_t num_live() const;
   std::uint64_t num_aborted() const { return aborted_; }
   std::uint64_t num_submitted() const { return submitted_; }
+  std::uint64_t num_cache_resets() const { return cache_resets_; }
+  // Of the latest request.
+  std::string last_user() const {
+    const std::lock_guard lock(mutex_);
+    return last_user_;
+  }
 
  private:
   struct Choice;
@@ -69,9 +76,10 @@ class FakeEngine : public EngineClient {
   std::condition_variable changed_;
   std::list<std::unique_ptr<Running>> running_;
   std::uint64_t next_id_ = 1;
+  std::string last_user_;
   bool draining_ = false, stopping_ = false;
   std::atomic<std::uint64_t> aborted_{0}, submitted_{0}, prompt_tokens_{0}, generated_{0},
-      steps_{0};
+      steps_{0}, cache_resets_{0};
   std::thread thread_;
 };
 
