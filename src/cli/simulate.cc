@@ -158,7 +158,11 @@ class Simulator {
                options_.latency_limit,
                idle);
     for (const SimulatedCurve& curve : curves) {
-      fmt::print("  {:<12}{:.3g} requests/s\n", curve.policy, curve.sustained_rate);
+      if (curve.sustained_rate > 0) {
+        fmt::print("  {:<12}{:.3g} requests/s\n", curve.policy, curve.sustained_rate);
+      } else {
+        fmt::print("  {:<12}under {:.3g} requests/s\n", curve.policy, curve.rates.front());
+      }
     }
     return ok_status();
   }

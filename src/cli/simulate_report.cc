@@ -162,10 +162,14 @@ Plot plot_latency(const std::vector<SimulatedCurve>& curves, double limit_s) {
             1.6 * limit_s};
   std::vector<double> all_rates;
   for (const SimulatedCurve& curve : curves) {
-    plot.series.push_back({fmt::format("{}: {:.3g}/s", curve.policy, curve.sustained_rate),
+    const bool below = curve.sustained_rate == 0;
+    plot.series.push_back({fmt::format("{}: {}{:.3g}/s",
+                                       curve.policy,
+                                       below ? "under " : "",
+                                       below ? curve.rates.front() : curve.sustained_rate),
                            curve.rates,
                            curve.latencies_s,
-                           curve.sustained_rate});
+                           below ? -1 : curve.sustained_rate});
     if (curve.rates.size() > all_rates.size()) all_rates = curve.rates;
   }
   plot.series.push_back({fmt::format("limit: {:.3g} s", limit_s),

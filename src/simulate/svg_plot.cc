@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace pagemill {
 namespace {
@@ -146,7 +147,7 @@ std::string draw_area(const PlotSeries& series,
   std::string top, bottom;
   for (std::size_t i = 0; i < series.x.size(); ++i) {
     const double px = x.at(series.x[i]);
-    bottom = fmt::format("L{:.1f} {:.1f}", px, y.at(base[i])) + bottom;
+    bottom.insert(0, fmt::format("L{:.1f} {:.1f}", px, y.at(base[i])));  // back from the right
     base[i] += std::isfinite(series.y[i]) ? series.y[i] : 0;
     top += fmt::format("{}{:.1f} {:.1f}", i == 0 ? "M" : "L", px, y.at(base[i]));
   }
@@ -195,9 +196,9 @@ std::vector<double> axis_ticks(double low, double high, int max_ticks) {
     }
   }
   std::vector<double> ticks;
-  for (double k = std::ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; ++k) {
-    ticks.push_back(k == 0 ? 0 : k * step);
-  }
+  const auto first = static_cast<std::int64_t>(std::ceil(low / step - 1e-9));
+  const auto last = static_cast<std::int64_t>(std::floor(high / step + 1e-9));
+  for (std::int64_t k = first; k <= last; ++k) ticks.push_back(static_cast<double>(k) * step);
   return ticks;
 }
 
