@@ -24,7 +24,8 @@ std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs,
   config.max_queued_requests = num_seqs + num_waiting;
   config.policy = policy;
   auto scheduler = Scheduler::create(config).value();
-  for (RequestId id = 1; id <= static_cast<RequestId>(num_seqs + num_waiting); ++id) {
+  for (std::int32_t i = 1; i <= num_seqs + num_waiting; ++i) {
+    const auto id = static_cast<RequestId>(i);
     Request request;
     request.id = id;
     request.user = std::to_string(id % 100);
