@@ -47,9 +47,9 @@ SamplingParams SamplingFlags::apply(SamplingParams params) const {
   set(params.max_tokens, max_tokens);
   set(params.min_tokens, min_tokens);
   set(params.n, n);
-  set(params.best_of, best_of);
+  if (best_of) params.best_of = best_of;
   params.use_beam_search = use_beam_search;
-  set(params.beam_width, beam_width);
+  if (beam_width) params.beam_width = beam_width;
   set(params.length_penalty, length_penalty);
   set(params.early_stopping, early_stopping);
   params.stop = stop;

@@ -1,4 +1,4 @@
-// Beam search as Hugging Face Transformers writes it, on whole tokens sequences and with nothing
+// Beam search as Hugging Face Transformers writes it, on whole sequences of tokens and with nothing
 // saved: what BeamGroup and the scheduler are compared with.
 #pragma once
 

@@ -17,9 +17,9 @@ using nlohmann::json;
 double tolerance(double score) { return 1e-4 + 1e-6 * std::abs(score); }
 
 const json& golden() {
-  static const json golden =
+  static const json kGolden =
       json::parse(std::ifstream(std::string(PM_GOLDEN_DIR) + "/beams/cases.json"));
-  return golden;
+  return kGolden;
 }
 
 EngineOptions engine_options() {
