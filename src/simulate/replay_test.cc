@@ -133,6 +133,15 @@ TEST(Replay, SplitsBetweenReplicas) {
   EXPECT_FALSE(parse_replica_split("random").ok());
 }
 
+TEST(Replay, ARequestIsUnfinishedUntilItsStepEnds) {
+  ReplayConfig config = config_of(1);
+  config.num_replicas = 2;
+  const auto done = replay(trace_of({{0, 8, 1, {}}, {0.5, 8, 1, {}}, {1.5, 8, 1, {}}}), config);
+  EXPECT_EQ(done->requests[1].end_s, 1.5) << "the first replica is in a step";
+  EXPECT_EQ(done->requests[2].end_s, 2.5) << "both are idle";
+  EXPECT_EQ(done->steps[0].size(), 2u);
+}
+
 TEST(SustainedRate, IsWhereTheCurveCrossesTheLimit) {
   EXPECT_DOUBLE_EQ(sustained_rate({1, 2, 4}, {0.1, 0.2, 0.6}, 0.3), 2.5);
   EXPECT_DOUBLE_EQ(sustained_rate({1, 2, 4}, {0.1, 0.2, 0.25}, 0.3), 4);
