@@ -180,6 +180,20 @@ void shift_tokens(std::vector<WorkloadItem>& items, std::int32_t vocab_size) {
   }
 }
 
+// Averages over steps: how much of the memory in use was empty, how much sharing saved.
+void add_memory_fields(json& line, const std::string& prefix, const KvUse& use, double block_size) {
+  line[prefix + "steps"] = use.steps;
+  if (use.steps == 0 || use.referenced == 0) return;
+  const auto mean = [&](std::uint64_t sum) {
+    return static_cast<double>(sum) / static_cast<double>(use.steps);
+  };
+  const double referenced = mean(use.referenced);
+  line[prefix + "sequences"] = mean(use.sequences);
+  line[prefix + "blocks"] = referenced;
+  line[prefix + "waste"] = mean(use.empty_slots) / (referenced * block_size);
+  line[prefix + "saved_by_sharing"] = mean(use.saved) / (referenced + mean(use.saved));
+}
+
 Status measure_workload(const BenchOptions& options,
                         EngineClient& engine,
                         const char* name,
@@ -196,6 +210,8 @@ Status measure_workload(const BenchOptions& options,
     line["steps"] = after.steps - before.steps;
     line["step_seconds"] = after.step_seconds - before.step_seconds;
     line["preemptions"] = after.num_preemptions - before.num_preemptions;
+    add_memory_fields(line, "kv_", after.kv_use - before.kv_use, after.block_size);
+    add_memory_fields(line, "kv_full_", after.kv_use_full - before.kv_use_full, after.block_size);
     line["put_off"] = measure.num_put_off;
     line["copy_on_writes"] = after.copy_on_writes - before.copy_on_writes;
     if (options.n > 1) line["n"] = options.n;

@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "engine/engine_options.h"
+#include "kv/kv_use.h"
 #include "request/outputs.h"
 #include "request/request.h"
 #include "tokenizer/tokenizer.h"
@@ -45,6 +46,7 @@ struct EngineStats {
   double step_seconds = 0;             // spent in steps since start
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;
+  KvUse kv_use, kv_use_full;  // over all steps, and where 90 % of the blocks were referenced
   std::uint64_t prefix_cache_copied = 0;  // tokens found, or recovered, by copy of part of a block
   // The second tier (--kv-disk-path): tokens looked up there and read, bytes, files that were gone
   // or broken.

@@ -276,6 +276,8 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.step_seconds = total_seconds;
   stats_.chunked_prefills = now.chunked_prefills;
   stats_.copy_on_writes = now.copy_on_writes;
+  stats_.kv_use = now.kv_use;
+  stats_.kv_use_full = now.kv_use_full;
   stats_.prefix_cache_copied = now.copied_hits;
   if (!runner_->tier()) return;
   const KvDiskTierStats tier = runner_->tier()->stats();

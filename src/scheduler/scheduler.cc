@@ -66,8 +66,22 @@ void Scheduler::end_planning(StepPlan& plan) {
   ++next_step_id_;
   ++counters_.steps;
   counters_.scheduled_tokens += plan.num_tokens;
+  count_use();
   in_flight_.push_back(std::move(spare_steps_.back()));
   spare_steps_.pop_back();
+}
+
+void Scheduler::count_use() {
+  const BlockPoolStats& blocks = pool_.stats();
+  const auto add_to = [&](KvUse& use) {
+    ++use.steps;
+    use.sequences += num_running_seqs_;
+    use.referenced += blocks.referenced;
+    use.empty_slots += blocks.empty_slots;
+    use.saved += blocks.saved;
+  };
+  add_to(counters_.kv_use);
+  if (blocks.referenced >= 0.9 * (blocks.total - 1)) add_to(counters_.kv_use_full);
 }
 
 Scheduler::Fit Scheduler::plan_running(ScheduledRequest& request, StepPlan& plan) {

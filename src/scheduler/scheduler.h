@@ -30,6 +30,7 @@
 #include "base/result.h"
 #include "kv/block_pool.h"
 #include "kv/kv_spec.h"
+#include "kv/kv_use.h"
 #include "kv/prefix_hash.h"
 #include "kv/sequence_blocks.h"
 #include "kv/tier_index.h"
@@ -140,6 +141,8 @@ struct SchedulerStats {
   std::uint64_t copied_hits = 0;       // tokens of both kinds that came by copy of part of a block
   std::uint64_t prompt_tokens = 0;     // of admitted requests, each once
   std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
+  KvUse kv_use;                        // over all steps
+  KvUse kv_use_full;                   // over those in which 90 % of the blocks were referenced
   std::uint64_t copy_on_writes = 0;    // blocks
   std::uint64_t forks = 0;             // sequences made from another's block table
 };
@@ -243,6 +246,7 @@ class Scheduler {
   Sequence& add_sequence(ScheduledRequest& request, std::int32_t index);
   void begin_step();
   void end_planning(StepPlan& plan);
+  void count_use();
 
   // Admission and preemption: admission.cc
   void admit_waiting(StepPlan& plan);

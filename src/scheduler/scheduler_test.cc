@@ -249,6 +249,26 @@ TEST(Scheduler, AReservationLimitsTheBatchAsAContiguousCacheWould) {
   EXPECT_EQ(num_running(Reservation::kOracle), 8);      // 43 tokens: 11 blocks
 }
 
+TEST(Scheduler, CountsWhatTheBlocksWereUsedFor) {
+  Bench b;  // 100 blocks of 4
+  Request request = Bench::request(1, 10, 3);
+  request.params.n = 2;
+  b.add(std::move(request));
+  b.step();  // 10 tokens: 3 blocks, 2 slots empty, all shared by two
+  const KvUse use = b.scheduler->stats().kv_use;
+  EXPECT_EQ(use.steps, 1u);
+  EXPECT_EQ(use.sequences, 2u);
+  EXPECT_EQ(use.referenced, 3u);
+  EXPECT_EQ(use.empty_slots, 2u);
+  EXPECT_EQ(use.saved, 3u);
+  b.step();  // both write: one of them copies the last block
+  const KvUse second = b.scheduler->stats().kv_use - use;
+  EXPECT_EQ(second.referenced, 4u);
+  EXPECT_EQ(second.empty_slots, 2u);
+  EXPECT_EQ(second.saved, 2u);
+  EXPECT_EQ(b.scheduler->stats().kv_use_full.steps, 0u);
+}
+
 TEST(Scheduler, PriorityThenArrival) {
   for (const auto policy : {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority}) {
     SchedulerConfig config = small_config();
