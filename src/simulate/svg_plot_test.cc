@@ -17,7 +17,7 @@ using ::testing::Not;
 // breaks a document. (A test of the command gives the files to a real parser.)
 bool well_formed(const std::string& xml) {
   std::vector<std::string> open;
-  static const std::regex tag(R"(<(/?)([A-Za-z]+)((?:\s+[A-Za-z][\w-]*="[^"<]*")*)\s*(/?)>)");
+  const std::regex tag(R"(<(/?)([A-Za-z]+)((?:\s+[A-Za-z][\w-]*="[^"<]*")*)\s*(/?)>)");
   std::size_t at = 0;
   while (at < xml.size()) {
     if (xml[at] == '<') {
