@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the figures of docs/paged-attention.md that come from `pagemill simulate`, each by its name.
+"""Makes the figures of docs/paged-attention.md, each by its name: from `pagemill simulate` or, those that begin with
+engine_, from `pagemill bench` on the demo model, which takes minutes.
 
 bench/paged_attention.py fig2          prints one and puts it into the page
 bench/paged_attention.py all           every one
@@ -48,18 +49,34 @@ REFERENCE_HITS = {"mooncake_conversation.jsonl": [4.3, 6.4, 20.6, 31.3, 34.7],
                   "mooncake_synthetic.jsonl": [1.7, 5.2, 16.7, 31.2, 32.2]}
 
 
+# Of one length distribution: mean tokens in and out, requests on the real engine.
+ENGINE_WORKLOADS = {"sharegpt": (161, 338, 24), "alpaca": (19, 58, 128)}
+# Blocks saved by sharing, %: the paper's figure 15, the Alpaca trace.
+PAPER_FIG15 = {("n", 2): 6.1, ("n", 4): 8.5, ("n", 6): 9.8,
+               ("beam-width", 2): 37.6, ("beam-width", 4): 53.1, ("beam-width", 6): 55.2}
+# So little that the mixed workload fills it: 13,600 tokens.
+TIGHT = ("--kv-cache-memory", "300MiB", "--max-model-len", 2048)
+
+
 class Simulator:
     def __init__(self, options: argparse.Namespace):
         self.options = options
 
-    def __call__(self, *arguments: object) -> dict:
-        """The JSON that `pagemill simulate` prints for these arguments."""
-        command = [str(self.options.pagemill), "simulate", *map(str, arguments), "--json"]
+    def run(self, *arguments: object) -> str:
+        command = [str(self.options.pagemill), *map(str, arguments)]
         print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            raise SystemExit(f"pagemill simulate: exit status {done.returncode}")
-        return json.loads(done.stdout)
+            raise SystemExit(f"{shlex.join(command)}: exit status {done.returncode}")
+        return done.stdout
+
+    def __call__(self, *arguments: object) -> dict:
+        """The JSON that `pagemill simulate` prints for these arguments."""
+        return json.loads(self.run("simulate", *arguments, "--json"))
+
+    def bench(self, *arguments: object) -> dict:
+        """The JSON of one `pagemill bench throughput` of the demo model."""
+        return json.loads(self.run("bench", "throughput", "demo", "--repeats", 1, *arguments).splitlines()[-1])
 
     def data(self, name: str) -> pathlib.Path:
         path = self.options.data / name
@@ -205,7 +222,33 @@ def replicas(simulate: Simulator) -> str:
     return table(["split, replicas", "TTFT p99", "ITL p99", "holds"], rows)
 
 
-FIGURES = {figure.__name__: figure for figure in (fig2, fig13, fig12, memory, waste, block_size, prefix_cache, replicas)}
+def engine_memory(simulate: Simulator) -> str:
+    rows = []
+    for reservation in ("max", "pow2", "oracle", "none"):
+        line = simulate.bench(*TIGHT, "--no-prefix-caching", "--kv-reservation", reservation)
+        full = f"{percent(line['kv_full_steps'] / line['kv_steps'], 0)} of steps"
+        waste = percent(line["kv_full_waste"], 2) if line["kv_full_steps"] else "-"
+        rows.append([{"none": "paged"}.get(reservation, f"reserving {reservation}"), f"{line['kv_sequences']:.1f}",
+                     f"{line['output_tokens_per_s']:.0f}", full, waste, str(line["preemptions"])])
+    return table(["", "sequences in the batch", "output tokens/s", "90 % or more referenced", "waste then", "preemptions"], rows)
+
+
+def engine_sharing(simulate: Simulator) -> str:
+    rows = []
+    for option in ("n", "beam-width"):
+        for width in (2, 4, 6):
+            cells = [f"beams, width {width}" if option == "beam-width" else f"n = {width}"]
+            for name, (mean_in, mean_out, count) in ENGINE_WORKLOADS.items():
+                sampling = ["--sampling"] if option == "n" else []
+                line = simulate.bench("--input-len", mean_in, "--output-len", mean_out, "--num-prompts", count // width,
+                                      "--no-prefix-caching", f"--{option}", width, *sampling)
+                cells.append(percent(line["kv_saved_by_sharing"]))
+            rows.append([*cells, f"{PAPER_FIG15[option, width]} %"])
+    return table(["", *(f"{name}-like" for name in ENGINE_WORKLOADS), "paper, Alpaca"], rows)
+
+
+FIGURES = {figure.__name__: figure for figure in (fig2, fig13, fig12, memory, waste, block_size, prefix_cache, replicas,
+                                                  engine_memory, engine_sharing)}
 
 
 def put_into_page(name: str, text: str) -> None:
