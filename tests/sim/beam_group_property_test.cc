@@ -111,8 +111,8 @@ TEST(BeamGroupProperty, FindsWhatTransformersRulesFind) {
   }
   EXPECT_GT(num_early, kSearches / 20);
   EXPECT_GT(num_ended, kSearches / 4);
-  EXPECT_GT(num_few, kSearches / 200);
-  EXPECT_GT(num_tied, kSearches / 200);
+  EXPECT_GT(num_few, kSearches / 1000);
+  EXPECT_GT(num_tied, kSearches / 1000);
 }
 
 }  // namespace
