@@ -23,7 +23,14 @@ struct ForwardBatch {
       prompt_lens;  // [num_tokens]; of the token's sequence (dynamic RoPE)
   std::span<const std::int32_t> adapter_index;  // [num_tokens]; 0 is no adapter
   std::span<const KvGroupBatch> groups;         // [num_kv_groups]
-  std::span<const std::int32_t> logits_rows;    // rows of the hidden state that need logits
+  std::span<const std::int32_t>
+      logits_rows;  // ascending: rows of the hidden state that need logits
 };
+
+// Writes to `selected` the sequences of those queries alone that are in `rows` (ascending; rows of
+// q), in as few runs of neighbours as there are.
+void select_queries(std::span<const AttentionSequence> sequences,
+                    std::span<const std::int32_t> rows,
+                    std::vector<AttentionSequence>& selected);
 
 }  // namespace pagemill

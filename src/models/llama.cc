@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "base/check.h"
 #include "kernels/attention.h"
@@ -57,9 +58,14 @@ class LlamaModel final : public Model {
   void fill_spec(const LoadContext& context);
 
   void embed(const ForwardBatch& batch);
+  void write_keys_values(const LlamaLayer& layer,
+                         std::int32_t index,
+                         const ForwardBatch& batch,
+                         KvStorage& kv);
   void attention(const LlamaLayer& layer,
                  std::int32_t index,
-                 const ForwardBatch& batch,
+                 std::span<const AttentionSequence> sequences,
+                 std::span<const std::int32_t> rows,
                  KvStorage& kv);
   void mlp(const LlamaLayer& layer, std::int64_t num_tokens);
   void norm_and_prepare(const std::vector<float>& weight,
@@ -89,6 +95,8 @@ class LlamaModel final : public Model {
       row_;  // [max_tokens, max(hidden, intermediate)]: a row between an op and its preparation
   AlignedBuffer cos_sin_;  // [max_tokens, rotary_dim]: cosines, then sines
   std::optional<Activations> activations_;
+  std::vector<std::int32_t> all_rows_;             // 0, 1, .. max_tokens - 1
+  std::vector<AttentionSequence> last_sequences_;  // of the rows that need logits
 };
 
 float* floats(AlignedBuffer& buffer) { return reinterpret_cast<float*>(buffer.data()); }
@@ -193,6 +201,9 @@ void LlamaModel::allocate_scratch() {
     }
   }
   reserve(lm_head_);
+  all_rows_.resize(rows);
+  std::iota(all_rows_.begin(), all_rows_.end(), 0);
+  last_sequences_.reserve(rows);
 }
 
 void LlamaModel::fill_spec(const LoadContext& context) {
@@ -245,10 +256,11 @@ void LlamaModel::embed(const ForwardBatch& batch) {
   });
 }
 
-void LlamaModel::attention(const LlamaLayer& layer,
-                           std::int32_t index,
-                           const ForwardBatch& batch,
-                           KvStorage& kv) {
+// Of every row: queries into qkv_, keys and values into the cache.
+void LlamaModel::write_keys_values(const LlamaLayer& layer,
+                                   std::int32_t index,
+                                   const ForwardBatch& batch,
+                                   KvStorage& kv) {
   const auto num_tokens = static_cast<std::int64_t>(batch.token_ids.size());
   const std::int64_t stride = q_size_ + 2 * kv_size_;
   float* q = floats(qkv_);
@@ -270,19 +282,25 @@ void LlamaModel::attention(const LlamaLayer& layer,
                            cos,
                            sin);
   });
-
-  const KvGroupBatch& group = batch.groups[layer.kv_group];
-  const KvLayout& layout = kv.layout(layer.kv_group);
   write_kv(options_.isa,
            pool_,
-           layout,
+           kv.layout(layer.kv_group),
            kv.keys(index),
            kv.values(index),
            k,
            stride,
            v,
            stride,
-           group.slot_mapping);
+           batch.groups[layer.kv_group].slot_mapping);
+}
+
+// Attends from `rows`, which the sequences' queries are, and adds the result to the residual
+// stream, whose row i becomes that of rows[i].
+void LlamaModel::attention(const LlamaLayer& layer,
+                           std::int32_t index,
+                           std::span<const AttentionSequence> sequences,
+                           std::span<const std::int32_t> rows,
+                           KvStorage& kv) {
   const AttentionParams params{.num_heads = config_.num_heads,
                                .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
                                .window = config_.window[index],
@@ -290,20 +308,28 @@ void LlamaModel::attention(const LlamaLayer& layer,
                                .alibi_slopes = nullptr};
   paged_attention(options_.isa,
                   pool_,
-                  layout,
+                  kv.layout(layer.kv_group),
                   kv.keys(index),
                   kv.values(index),
                   params,
-                  q,
-                  stride,
-                  group.sequences,
+                  floats(qkv_),
+                  q_size_ + 2 * kv_size_,
+                  sequences,
                   floats(attention_),
                   q_size_);
-  for_each_row(pool_, num_tokens, [&](std::int64_t row) {
-    activations_->prepare(layer.output.formats(), floats(attention_) + row * q_size_, q_size_, row);
+  const auto num_rows = static_cast<std::int64_t>(rows.size());
+  for_each_row(pool_, num_rows, [&](std::int64_t i) {
+    const float* row = floats(attention_) + rows[i] * q_size_;
+    activations_->prepare(layer.output.formats(), row, q_size_, i);
   });
+  for (std::int64_t i = 0; i < num_rows; ++i) {  // ascending: no row is overwritten before its turn
+    if (rows[i] == i) continue;
+    std::copy_n(floats(residual_) + rows[i] * std::int64_t{config_.hidden_size},
+                config_.hidden_size,
+                floats(residual_) + i * config_.hidden_size);
+  }
   const LinearGroup::Output residual[] = {{floats(residual_), config_.hidden_size}};
-  layer.output.run(pool_, *activations_, num_tokens, residual, /*accumulate=*/true);
+  layer.output.run(pool_, *activations_, num_rows, residual, /*accumulate=*/true);
 }
 
 void LlamaModel::mlp(const LlamaLayer& layer, std::int64_t num_tokens) {
@@ -328,13 +354,21 @@ void LlamaModel::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden
       num_tokens <= options_.max_tokens, "{} tokens, room for {}", num_tokens, options_.max_tokens);
   embed(batch);
   for (std::int32_t i = 0; i < config_.num_layers; ++i) {
-    attention(layers_[i], i, batch, kv);
-    mlp(layers_[i], num_tokens);
+    const LlamaLayer& layer = layers_[i];
+    const std::span<const AttentionSequence> sequences = batch.groups[layer.kv_group].sequences;
+    write_keys_values(layer, i, batch, kv);
+    if (i + 1 < config_.num_layers) {
+      attention(layer, i, sequences, std::span(all_rows_).first(num_tokens), kv);
+      mlp(layer, num_tokens);
+      continue;
+    }
+    // Nothing reads what the last layer makes of the other rows but their keys and values.
+    select_queries(sequences, batch.logits_rows, last_sequences_);
+    attention(layer, i, last_sequences_, batch.logits_rows, kv);
+    mlp(layer, static_cast<std::int64_t>(batch.logits_rows.size()));
   }
-  for (std::size_t i = 0; i < batch.logits_rows.size(); ++i) {
-    const float* row = floats(residual_) + std::int64_t{batch.logits_rows[i]} * config_.hidden_size;
-    std::copy_n(row, config_.hidden_size, hidden + i * config_.hidden_size);
-  }
+  const auto num_values = static_cast<std::int64_t>(batch.logits_rows.size()) * config_.hidden_size;
+  std::copy_n(floats(residual_), num_values, hidden);
 }
 
 void LlamaModel::logits(const float* hidden, std::int64_t num_rows, float* logits) {

@@ -165,7 +165,7 @@ void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) 
       row.prompt_token = seq_state.prompt_token(predicted);
       result.prompt_logprobs.resize(i + 1);
     }
-    if (row.sample || row.prompt_logprob >= 0 || observer_) {
+    if (row.sample || row.prompt_logprob >= 0 || observe_every_row_) {
       logits_rows_.push_back(row);
       logits_row_indices_.push_back(query_start + i);
     }

@@ -50,8 +50,12 @@ class ModelRunner {
 
   KvDiskTier* tier() const { return tier_.get(); }
 
-  // With an observer, logits of every position of every chunk are computed.
-  void set_logits_observer(LogitsObserver observer) { observer_ = std::move(observer); }
+  // `every_row`: logits of every position of every chunk are computed and seen, not only of those
+  // that a request needs.
+  void set_logits_observer(LogitsObserver observer, bool every_row = true) {
+    observer_ = std::move(observer);
+    observe_every_row_ = every_row && observer_ != nullptr;
+  }
 
  private:
   // A row of logits that somebody needs, and where in the plan it belongs.
@@ -87,6 +91,7 @@ class ModelRunner {
   std::vector<std::byte> block_bytes_;  // of one block on its way to or from the tier
   Sampler sampler_;
   LogitsObserver observer_;
+  bool observe_every_row_ = false;
   std::unordered_map<SeqId, SequenceState> states_;
 
   // The batch's arrays: sized once for the largest step.

@@ -34,6 +34,9 @@ struct Case {
   bool others_outrank = false;  // under the priority policy: the target is the one preempted
   // So many of the target's tokens are computed before it and can be found in the cache.
   std::int32_t prefix_first = 0;
+  // Without an observer's demand for every row, the last layer computes those that are needed; the
+  // others also ask for logprobs of their prompts' tokens.
+  bool needed_rows_only = false;
   bool swap = false;  // evicted blocks go to a disk, and come back from there
 };
 
@@ -64,13 +67,15 @@ std::vector<TokenId> random_tokens(std::mt19937_64& random,
 Request make_request(RequestId id,
                      std::vector<TokenId> prompt,
                      std::int32_t output_len,
-                     std::int32_t priority) {
+                     std::int32_t priority,
+                     bool prompt_logprobs = false) {
   Request request;
   request.id = id;
   request.prompt_token_ids = std::move(prompt);
   request.params.temperature = 0;
   request.params.max_tokens = output_len;
   request.params.ignore_eos = true;
+  if (prompt_logprobs) request.params.prompt_logprobs = 1;
   request.priority = priority;
   return request;
 }
@@ -140,7 +145,8 @@ class Rig {
     runner_->set_logits_observer(
         [this](SeqId seq, std::int32_t position, std::span<const float> logits) {
           if (seq == target_seq_) observe(position, logits);
-        });
+        },
+        /*every_row=*/!conditions_.needed_rows_only);
     if (conditions_.prefix_first > 0) {  // the same tokens so far, then others
       std::vector<TokenId> other = random_tokens(prompt_random, kPromptLen + 16, vocab_size);
       std::copy_n(prompt.begin(), conditions_.prefix_first, other.begin());
@@ -178,7 +184,8 @@ class Rig {
       add(make_request(first_id + i,
                        random_tokens(random, prompt_len, vocab_size),
                        static_cast<std::int32_t>(1 + random() % conditions_.others_max_output),
-                       0));
+                       0,
+                       conditions_.needed_rows_only && i % 2 == 0));
     }
   }
 
@@ -276,6 +283,15 @@ void check_model(const ModelUnderTest& model) {
         run({.threads = 3, .max_num_batched_tokens = 512, .others_before = 32, .others_after = 32});
     EXPECT_EQ(crowded.logits.size(), alone.logits.size());
     expect_same_bits(alone, crowded);
+  }
+  {
+    SCOPED_TRACE("rows that need logits alone");
+    const Observed needed = run({.max_num_batched_tokens = 150,
+                                 .others_before = 8,
+                                 .others_after = 8,
+                                 .needed_rows_only = true});
+    EXPECT_EQ(needed.logits.size(), static_cast<std::size_t>(kOutputLen));
+    expect_same_bits(alone, needed);
   }
   {
     SCOPED_TRACE("preempted");
