@@ -11,8 +11,8 @@ struct Fixed16Kernel {
   static constexpr int kMaxRows = 12;
   static constexpr int panels(int rows) { return rows <= 6 ? 4 : 2; }
 
-  template <int kRows, int kCount>
-  static void compute(const MatmulArgs& a, std::int64_t row, const TilePanels<kCount>& panels) {
+  template <int kRows, int kCount, typename Panels>
+  static void compute(const MatmulArgs& a, std::int64_t row, const Panels& panels) {
     const std::byte* const x = a.x + static_cast<std::size_t>(row) * a.x_stride;
     const std::int64_t blocks = fixed_blocks(a.cols);
     const std::byte* const scales_x = x + blocks * kFixedBlock * 2;
@@ -36,7 +36,7 @@ struct Fixed16Kernel {
         PM_UNROLL
         for (int p = 0; p < kCount; ++p) {
           line[p] = panels.data[p] + at;
-          _mm_prefetch(line[p] + kPrefetchBytes / kCount, _MM_HINT_T0);
+          panels.prefetch(p, at);
         }
         add_pair(line, pair, a.x_stride, products);
       }
@@ -45,7 +45,7 @@ struct Fixed16Kernel {
       for (int p = 0; p < kCount; ++p) {
         const std::byte* const unit = panels.data[p] + b * kFixedUnitBytes;
         scale_w[p] = _mm512_castsi512_ps(load_line(unit));
-        _mm_prefetch(unit + kFixedUnitBytes + kPrefetchBytes / kCount, _MM_HINT_T0);
+        panels.prefetch(p, (b + 1) * kFixedUnitBytes);
       }
       PM_UNROLL
       for (int r = 0; r < kRows; ++r) {
@@ -82,6 +82,6 @@ struct Fixed16Kernel {
 
 }  // namespace
 
-MatmulFn matmul_fixed16_fn() { return run_tiles<Fixed16Kernel>; }
+MatmulFn matmul_fixed16_fn() { return run_groups<Fixed16Kernel>; }
 
 }  // namespace pagemill::avx512

@@ -37,8 +37,8 @@ struct FloatKernel {
   static constexpr int kMaxRows = 4;
   static constexpr int panels(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 
-  template <int kRows, int kCount>
-  static void compute(const MatmulArgs& a, std::int64_t row, const TilePanels<kCount>& panels) {
+  template <int kRows, int kCount, typename Panels>
+  static void compute(const MatmulArgs& a, std::int64_t row, const Panels& panels) {
     constexpr int kHalves = 2 * kCount;
     __m256 sums[kRows][kHalves];
     PM_UNROLL
@@ -53,7 +53,7 @@ struct FloatKernel {
       PM_UNROLL
       for (int p = 0; p < kCount; ++p) {
         line[p] = panels.data[p] + at;
-        _mm_prefetch(line[p] + kPrefetchBytes / kCount, _MM_HINT_T0);
+        panels.prefetch(p, at);
       }
       add_element<0>(line, x, a.x_stride, sums);
       if constexpr (Line::kElements == 2) add_element<1>(line, x + 4, a.x_stride, sums);
@@ -89,11 +89,11 @@ struct FloatKernel {
 MatmulFn matmul_fn(DType dtype) {
   switch (dtype) {
     case DType::kF32:
-      return run_tiles<FloatKernel<F32Line>>;
+      return run_groups<FloatKernel<F32Line>>;
     case DType::kF16:
-      return run_tiles<FloatKernel<F16Line>>;
+      return run_groups<FloatKernel<F16Line>>;
     case DType::kBF16:
-      return run_tiles<FloatKernel<Bf16Line>>;
+      return run_groups<FloatKernel<Bf16Line>>;
     default:
       return matmul_quant_fn(dtype);
   }

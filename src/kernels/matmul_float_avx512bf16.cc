@@ -16,8 +16,8 @@ struct Bf16Kernel {
   static constexpr int kMaxRows = 12;
   static constexpr int panels(int rows) { return rows <= 6 ? 4 : 2; }
 
-  template <int kRows, int kCount>
-  static void compute(const MatmulArgs& a, std::int64_t row, const TilePanels<kCount>& panels) {
+  template <int kRows, int kCount, typename Panels>
+  static void compute(const MatmulArgs& a, std::int64_t row, const Panels& panels) {
     __m512 sums[kRows][kCount];
     PM_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -31,7 +31,7 @@ struct Bf16Kernel {
       PM_UNROLL
       for (int p = 0; p < kCount; ++p) {
         line[p] = avx512::load_line(panels.data[p] + at);
-        _mm_prefetch(panels.data[p] + at + avx512::kPrefetchBytes / kCount, _MM_HINT_T0);
+        panels.prefetch(p, at);
       }
       PM_UNROLL
       for (int r = 0; r < kRows; ++r) {
@@ -49,7 +49,7 @@ struct Bf16Kernel {
 }  // namespace
 
 MatmulFn matmul_fn(DType dtype) {
-  return dtype == DType::kBF16 ? run_tiles<Bf16Kernel> : avx512::matmul_fn(dtype);
+  return dtype == DType::kBF16 ? run_groups<Bf16Kernel> : avx512::matmul_fn(dtype);
 }
 
 }  // namespace pagemill::avx512bf16

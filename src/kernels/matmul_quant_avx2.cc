@@ -9,7 +9,6 @@ struct QuantOps {
   using Int = __m256i;
   using Float = __m256;
   static constexpr std::int64_t kLanes = kHalfCols;
-  static constexpr int kPrefetch = kPrefetchBytes;
   static constexpr int kMaxRows = 4;
   // Two registers a sum, of 16.
   static constexpr int panels(int rows) { return rows == 1 ? 2 : 1; }

@@ -11,7 +11,6 @@ struct QuantOps {
   using Int = __m512i;
   using Float = __m512;
   static constexpr std::int64_t kLanes = 16;
-  static constexpr int kPrefetch = kPrefetchBytes;
   static constexpr int kMaxRows = 12;
   // Two registers a sum: 12 sums. Several streams while memory is the limit.
   static constexpr int panels(int rows) { return rows <= 3 ? 4 : rows <= 6 ? 2 : 1; }

@@ -153,8 +153,8 @@ struct QuantKernel {
   static constexpr int kMaxRows = Ops::kMaxRows;
   static constexpr int panels(int rows) { return Ops::panels(rows); }
 
-  template <int kRows, int kCount>
-  static void compute(const MatmulArgs& a, std::int64_t row, const TilePanels<kCount>& panels) {
+  template <int kRows, int kCount, typename Panels>
+  static void compute(const MatmulArgs& a, std::int64_t row, const Panels& panels) {
     for (std::int64_t column = 0; column < kPanelCols; column += Ops::kLanes) {
       Float sums[kRows][kCount];
       PM_UNROLL
@@ -193,7 +193,7 @@ struct QuantKernel {
         const std::byte* const data = panels.data[p] + unit;
         load_scales<Ops, kType>(data, index, column, scales[p]);
         tile.quants[p] = data + Format::kQuants + index * Format::kBlockBytes + column * 4;
-        prefetch_block<kType>(data + Ops::kPrefetch / kCount, index);
+        prefetch_block<kType>(data + kPrefetchBytes / kCount, index);
       }
       add_block(tile, scales, sums);
     }

@@ -9,8 +9,6 @@
 namespace pagemill::avx2 {
 namespace {
 
-// Ahead of what is being read, over all streams of a tile: what hides the latency of memory.
-constexpr int kPrefetchBytes = 4096;
 constexpr std::int64_t kHalfCols = 8;
 
 inline __m256i load_half_line(const std::byte* p) {

@@ -9,9 +9,6 @@
 namespace pagemill::avx512 {
 namespace {
 
-// Ahead of what is being read, over all streams of a tile: what hides the latency of memory.
-constexpr int kPrefetchBytes = 4096;
-
 inline __m512i load_line(const std::byte* p) { return _mm512_load_si512(p); }
 
 template <typename T>
@@ -52,10 +49,10 @@ inline void store_sums(const MatmulArgs& a, std::int64_t row, std::int64_t panel
   _mm512_mask_storeu_ps(y, mask, sums);
 }
 
-template <int kRows, int kCount>
+template <int kRows, int kCount, typename Panels>
 inline void store_tile(const MatmulArgs& a,
                        std::int64_t row,
-                       const TilePanels<kCount>& panels,
+                       const Panels& panels,
                        const __m512 (&sums)[kRows][kCount]) {
   PM_UNROLL
   for (int p = 0; p < kCount; ++p) {
