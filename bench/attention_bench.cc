@@ -2,6 +2,7 @@
 // one layer. Counters: GFLOP/s of the two products, and GB/s of the keys and values read.
 #include <benchmark/benchmark.h>
 
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -21,13 +22,14 @@ struct Shape {
   int sequences;
   int context_len;
   int query_len;
+  int block_size = 16;
 };
 
 class Setup {
  public:
   Setup(DType dtype, const Shape& shape, int layers) : shape_(shape) {
-    layout_ = {dtype, kKvHeads, kHeadSize, 16};
-    const int per_sequence = (shape.context_len + 15) / 16;
+    layout_ = {dtype, kKvHeads, kHeadSize, shape.block_size};
+    const int per_sequence = (shape.context_len + shape.block_size - 1) / shape.block_size;
     const auto blocks =
         static_cast<std::size_t>(shape.sequences) * static_cast<std::size_t>(per_sequence) + 1;
     std::mt19937 rng(1);
@@ -48,7 +50,7 @@ class Setup {
     q_.resize(tokens * kHeads * kHeadSize);
     for (float& x : q_) x = normal(rng);
     out_.resize(q_.size());
-    const std::size_t elements = blocks * kKvHeads * 16 * kHeadSize;
+    const std::size_t elements = blocks * kKvHeads * shape.block_size * kHeadSize;
     std::vector<std::byte> one(blocks * layout_.block_bytes());
     for (std::size_t i = 0; i < elements; ++i) {
       const float x = normal(rng);
@@ -113,22 +115,23 @@ void attention(benchmark::State& state, Isa isa, DType dtype, Shape shape, int l
   state.counters["GB/s"] = Counter(setup.bytes() * 1e-9, Counter::kIsIterationInvariantRate);
 }
 
+struct Named {
+  const char* name;
+  Shape shape;
+  int layers;
+};
+constexpr Named kShapes[] = {
+    {"decode_64x300", {64, 300, 1}, 30},
+    {"decode_1x2000", {1, 2000, 1}, 30},
+    {"prefill_512", {1, 512, 512}, 1},
+    {"prefill_2048", {1, 2048, 2048}, 1},
+    {"chunk_256_of_2048", {1, 2048, 256}, 1},
+};
+
 void register_all() {
-  struct Named {
-    const char* name;
-    Shape shape;
-    int layers;
-  };
-  const Named shapes[] = {
-      {"decode_64x300", {64, 300, 1}, 30},
-      {"decode_1x2000", {1, 2000, 1}, 30},
-      {"prefill_512", {1, 512, 512}, 1},
-      {"prefill_2048", {1, 2048, 2048}, 1},
-      {"chunk_256_of_2048", {1, 2048, 256}, 1},
-  };
   for (Isa isa : supported_isas()) {
     for (DType dtype : {DType::kBF16, DType::kF32}) {
-      for (const Named& n : shapes) {
+      for (const Named& n : kShapes) {
         const std::string name = std::string(n.name) + "/" + std::string(to_string(isa)) + "/" +
                                  std::string(dtype_info(dtype).name) + "/threads";
         benchmark::RegisterBenchmark(name.c_str(), attention, isa, dtype, n.shape, n.layers)
@@ -137,6 +140,21 @@ void register_all() {
             ->Unit(benchmark::kMicrosecond)
             ->UseRealTime();
       }
+    }
+  }
+}
+
+// The default KV dtype, all threads, by block size.
+void register_block_sizes(Isa isa) {
+  for (const Named& n : kShapes) {
+    for (const int block_size : {16, 32, 64, 128, 256}) {
+      Shape shape = n.shape;
+      shape.block_size = block_size;
+      const std::string name = std::string(n.name) + "/block_size:" + std::to_string(block_size);
+      benchmark::RegisterBenchmark(name.c_str(), attention, isa, DType::kBF16, shape, n.layers)
+          ->Arg(default_num_threads())
+          ->Unit(benchmark::kMicrosecond)
+          ->UseRealTime();
     }
   }
 }
@@ -153,6 +171,12 @@ BENCHMARK(fork_join)->Arg(1)->Arg(2)->UseRealTime();
 
 int main(int argc, char** argv) {
   pagemill::register_all();
+  const pagemill::Result<pagemill::Isa> isa = pagemill::choose_isa();
+  if (!isa.ok()) {
+    std::fprintf(stderr, "%s\n", isa.error().message.c_str());
+    return 1;
+  }
+  pagemill::register_block_sizes(*isa);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

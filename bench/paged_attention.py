@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Makes the figures of docs/paged-attention.md, each by its name: from `pagemill simulate` or, those that begin with
-engine_, from `pagemill bench` on the demo model, which takes minutes.
+engine_, from `pagemill bench` on the demo model, which takes minutes on a machine that does nothing else.
 
 bench/paged_attention.py fig2          prints one and puts it into the page
 bench/paged_attention.py all           every one
+bench/paged_attention.py fig2 --quick  prints it from a few requests, to see that it works; the page stays as it is
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
+import random
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -56,6 +60,17 @@ PAPER_FIG15 = {("n", 2): 6.1, ("n", 4): 8.5, ("n", 6): 9.8,
                ("beam-width", 2): 37.6, ("beam-width", 4): 53.1, ("beam-width", 6): 55.2}
 # So little that the mixed workload fills it: 13,600 tokens.
 TIGHT = ("--kv-cache-memory", "300MiB", "--max-model-len", 2048)
+# Weights of 16 bits, as the paper's, and KV memory for 6,800 tokens: three sequences of the greatest length.
+LATENCY_ENGINE = ("--dtype", "bfloat16", "--kv-cache-memory", "150MiB", "--max-model-len", 2048, "--no-prefix-caching")
+LATENCY_RATES = [0.6, 1.0, 1.4, 1.8, 2.4]
+LATENCY_REQUESTS = 32
+# Mean tokens in and out, tight KV memory. Prompts of ShareGPT's length with answers of Alpaca's: mostly prompt.
+SHARING_WORKLOADS = {"161 in, 58 out": (161, 58, "45MiB"), "19 in, 58 out": (19, 58, "30MiB")}
+SHARING_SEQUENCES = 60
+ROUNDS = 3
+PREFIX_SHARED, PREFIX_OWN, PREFIX_OUT, PREFIX_REQUESTS, PREFIX_RATE = 512, 60, 32, 64, 1.2
+# Work in tokens over the KV memory's, and what a token of the demo model takes there.
+OVERLOAD, DEMO_KV_BYTES = 10, 23040
 
 
 class Simulator:
@@ -70,13 +85,24 @@ class Simulator:
             raise SystemExit(f"{shlex.join(command)}: exit status {done.returncode}")
         return done.stdout
 
+    def count(self, requests: int) -> int:
+        """How many requests to make of these."""
+        return max(12, requests // 5) if self.options.quick else requests
+
+    @property
+    def rounds(self) -> int:
+        return 1 if self.options.quick else ROUNDS
+
     def __call__(self, *arguments: object) -> dict:
         """The JSON that `pagemill simulate` prints for these arguments."""
         return json.loads(self.run("simulate", *arguments, "--json"))
 
-    def bench(self, *arguments: object) -> dict:
-        """The JSON of one `pagemill bench throughput` of the demo model."""
-        return json.loads(self.run("bench", "throughput", "demo", "--repeats", 1, *arguments).splitlines()[-1])
+    def bench(self, *arguments: object, kind: str = "throughput") -> dict:
+        """The JSON of one `pagemill bench` of the demo model."""
+        line = json.loads(self.run("bench", kind, "demo", "--repeats", 1, *arguments).splitlines()[-1])
+        if line["requests_failed"]:
+            raise SystemExit(f"{line['requests_failed']} of {line['requests']} requests failed")
+        return line
 
     def data(self, name: str) -> pathlib.Path:
         path = self.options.data / name
@@ -131,7 +157,7 @@ def fig12(simulate: Simulator) -> str:
         with tempfile.TemporaryDirectory() as folder:
             result = simulate("--synthetic", name, "--rate", ",".join(f"{rate:g}" for rate in sweep), "--duration", 1800,
                               "--policy", ",".join([*POLICIES, "static"]), "--plot", folder)
-            keep_plot(pathlib.Path(folder) / "latency.svg", f"latency-{name}.svg")
+            keep_plot(pathlib.Path(folder) / "latency.svg", f"latency-{name}.svg", simulate)
         knees = {curve["policy"]: curve["sustained_rate"] for curve in result["curves"]}
         rows = [[policy, f"{knee:.2f}/s" if knee > 0 else f"under {sweep[0]}/s", f"{knees['paged'] / knee:.2f}x" if knee > 0 else "-"]
                 for policy, knee in knees.items()]
@@ -148,11 +174,13 @@ def memory(simulate: Simulator) -> str:
                  folder)
         names = ["memory-orca-max.svg", "memory-orca-oracle.svg", "memory-paged.svg", "batch.svg"]
         for name in names:
-            keep_plot(pathlib.Path(folder) / name, name)
+            keep_plot(pathlib.Path(folder) / name, name, simulate)
     return "\n".join(f"![{name}](paged-attention/{name})" for name in names)
 
 
-def keep_plot(source: pathlib.Path, name: str) -> None:
+def keep_plot(source: pathlib.Path, name: str, simulate: Simulator) -> None:
+    if simulate.options.quick:
+        return
     PLOTS.mkdir(parents=True, exist_ok=True)
     (PLOTS / name).write_text(source.read_text())
 
@@ -247,8 +275,220 @@ def engine_sharing(simulate: Simulator) -> str:
     return table(["", *(f"{name}-like" for name in ENGINE_WORKLOADS), "paper, Alpaca"], rows)
 
 
+def lognormal_lengths(source: random.Random, count: int, mean: float, sigma: float, low: int, high: int) -> list[int]:
+    """Clipped to [low, high], with this mean: the location by bisection over the same normal numbers."""
+    normals = [source.gauss(0, 1) for _ in range(count)]
+
+    def sample(location: float) -> list[int]:
+        return [min(high, max(low, round(math.exp(location + sigma * z)))) for z in normals]
+
+    below, above = 0.0, math.log(high) + 1
+    for _ in range(60):
+        middle = (below + above) / 2
+        below, above = (middle, above) if statistics.fmean(sample(middle)) < mean else (below, middle)
+    return sample(below)
+
+
+def write_workload(path: pathlib.Path, items: list[tuple[list[int], int]]) -> pathlib.Path:
+    """For `pagemill bench --workload`: prompts and numbers of output tokens."""
+    path.write_text("".join(json.dumps({"prompt_token_ids": prompt, "output_len": output}) + "\n"
+                            for prompt, output in items))
+    return path
+
+
+def random_tokens(source: random.Random, count: int) -> list[int]:
+    return [source.randrange(100, 40_000) for _ in range(count)]
+
+
+def sustained(rates: list[float], latencies: list[float], limit: float) -> str:
+    """Where a curve crosses the limit, between two rates by linear interpolation: as the simulator does it."""
+    if latencies[0] > limit:
+        return f"under {rates[0]}/s"
+    for i in range(1, len(rates)):
+        if latencies[i] > limit:
+            part = (limit - latencies[i - 1]) / (latencies[i] - latencies[i - 1])
+            return f"{rates[i - 1] + part * (rates[i] - rates[i - 1]):.2f}/s"
+    return f"{rates[-1]}/s or more"
+
+
+def engine_latency(simulate: Simulator) -> str:
+    source, count = random.Random(1), simulate.count(LATENCY_REQUESTS)
+    inputs = lognormal_lengths(source, count, 160, 1.0, 4, 1024)
+    outputs = lognormal_lengths(source, count, 200, 0.9, 4, 512)
+    rates = LATENCY_RATES[::2] if simulate.options.quick else LATENCY_RATES
+    reservations = {"orca-max": "max", "paged": "none"}
+    measured: dict[str, list[float]] = {policy: [] for policy in reservations}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        workload = write_workload(folder / "workload.jsonl",
+                                  [(random_tokens(source, tokens), output) for tokens, output in zip(inputs, outputs)])
+        (folder / "trace.csv").write_text("input_tokens,output_tokens\n" + "".join(
+            f"{tokens},{output}\n" for tokens, output in zip(inputs, outputs)))
+        for rate in rates:
+            for policy, reservation in reservations.items():
+                line = simulate.bench("--workload", workload, "--rate", rate, *LATENCY_ENGINE, "--kv-reservation",
+                                      reservation, kind="serve")
+                measured[policy].append(line["normalized_latency_s"])
+        (folder / "measured.jsonl").write_text("".join(
+            json.dumps({"label": f"{policy}, measured", "rate": rate, "normalized_latency_s": latency}) + "\n"
+            for policy, latencies in measured.items() for rate, latency in zip(rates, latencies)))
+        # The same lengths and, with bench's seed, the same arrivals.
+        result = simulate("--trace", folder / "trace.csv", "--rate", ",".join(map(str, rates)), "--num-requests", count,
+                          "--seed", 1, "--measure", "demo", "--dtype", "bfloat16", "--kv-slots", line["kv_slots"],
+                          "--max-model-len", 2048, "--no-prefix-caching", "--policy", ",".join(reservations), "--plot",
+                          folder, "--measured", folder / "measured.jsonl")
+        keep_plot(folder / "latency.svg", "latency-engine.svg", simulate)
+    rows, errors = [], []
+    predicted = {curve["policy"]: curve["normalized_latency_s"] for curve in result["curves"]}
+    for i, rate in enumerate(rates):
+        cells = [f"{rate}/s"]
+        for policy in reservations:
+            ours, theirs = measured[policy][i], predicted[policy][i]
+            errors.append(abs(theirs / ours - 1))
+            cells += [f"{1e3 * ours:.1f}", f"{1e3 * theirs:.1f}", f"{100 * (theirs / ours - 1):+.1f} %"]
+        rows.append(cells)
+    limit = result["latency_limit_s"]
+    knees = [f"{policy}: measured {sustained(rates, measured[policy], limit)}, predicted "
+             f"{sustained(rates, predicted[policy], limit)}" for policy in reservations]
+    head = ["requests", *(f"{policy}: {what}" for policy in reservations for what in ("measured", "predicted", "error"))]
+    return (f"Mean normalized latency in ms a token of {count} requests, {line['kv_slots']:,} KV slots:\n\n"
+            + table(head, rows)
+            + f"\n\nThe errors' mean is {percent(statistics.fmean(errors))}. Sustained up to {1e3 * limit:.0f} ms a token; "
+            + "; ".join(knees) + f". Cost model: {result['setting']['machine']}."
+            + "\n\n![Measured and predicted latency](paged-attention/latency-engine.svg)")
+
+
+def interleaved(simulate: Simulator, runs: dict[object, tuple], kind: str = "throughput") -> dict[object, dict]:
+    """Each of the runs, ROUNDS times in turn: medians of what `pagemill bench` says in numbers."""
+    lines: dict[object, list[dict]] = {key: [] for key in runs}
+    for _ in range(simulate.rounds):
+        for key, arguments in runs.items():
+            lines[key].append(simulate.bench(*arguments, kind=kind))
+    return {key: {name: statistics.median(line[name] for line in of) for name, value in of[0].items()
+                  if isinstance(value, (int, float))} for key, of in lines.items()}
+
+
+def sharing_throughput(simulate: Simulator, tight: bool) -> str:
+    # A multiple of every width, also when there are few.
+    sequences = 12 if simulate.options.quick else SHARING_SEQUENCES
+    runs = {}
+    for name, (mean_in, mean_out, memory_size) in SHARING_WORKLOADS.items():
+        for width in (2, 4, 6):
+            common = ["--input-len", mean_in, "--output-len", mean_out, "--num-prompts", sequences // width,
+                      "--no-prefix-caching", "--max-model-len", 768]
+            if tight:
+                common += ["--kv-cache-memory", memory_size]
+            runs[name, width, "off"] = (*common, "--n", width, "--independent")
+            runs[name, width, "on"] = (*common, "--n", width)
+            runs[name, width, "beams"] = (*common, "--beam-width", width)
+    lines = interleaved(simulate, runs)
+    rows = []
+    for name in SHARING_WORKLOADS:
+        for width in (2, 4, 6):
+            off, on, beams = (lines[name, width, kind] for kind in ("off", "on", "beams"))
+            speed = [line["output_tokens_per_s"] for line in (off, on, beams)]
+            rows.append([f"{name}; {width}", f"{speed[0]:.0f}", f"{speed[1]:.0f}", f"{speed[1] / speed[0]:.2f}x",
+                         f"{off['kv_sequences']:.1f}", f"{on['kv_sequences']:.1f}", f"{speed[2]:.0f}",
+                         percent(speed[2] / speed[1], 0)])
+    slots = "" if not tight else " KV slots: " + ", ".join(
+        f"{lines[name, 2, 'on']['kv_slots']:,.0f} ({name})" for name in SHARING_WORKLOADS) + "."
+    return (f"{sequences} sequences, medians of {simulate.rounds} runs.{slots}\n\n"
+            + table(["lengths; width", "n, off: tokens/s", "n, on", "on / off", "in the batch, off", "on", "beams: tokens/s",
+                     "beams / n"], rows))
+
+
+def engine_sharing_throughput(simulate: Simulator) -> str:
+    return sharing_throughput(simulate, tight=True)
+
+
+def engine_sharing_throughput_ample(simulate: Simulator) -> str:
+    return sharing_throughput(simulate, tight=False)
+
+
+def engine_prefix(simulate: Simulator) -> str:
+    source, count = random.Random(1), simulate.count(PREFIX_REQUESTS)
+    shots = random_tokens(source, PREFIX_SHARED)
+    with tempfile.TemporaryDirectory() as folder:
+        workload = write_workload(pathlib.Path(folder) / "workload.jsonl",
+                                  [(shots + random_tokens(source, PREFIX_OWN), PREFIX_OUT) for _ in range(count)])
+        runs = {"off": ("--workload", workload, "--no-prefix-caching"), "on": ("--workload", workload)}
+        at_once = interleaved(simulate, runs)
+        arriving = interleaved(simulate, {key: (*run, "--rate", PREFIX_RATE) for key, run in runs.items()}, "serve")
+    rows = []
+    for key in runs:
+        once, rate = at_once[key], arriving[key]
+        rows.append([f"prefix caching {key}", f"{once['total_tokens_per_s']:.0f}", f"{once['output_tokens_per_s']:.0f}",
+                     f"{once['ttft_p50_ms']:.0f} ms", f"{once['ttft_p99_ms']:.0f} ms", f"{rate['ttft_p50_ms']:.0f} ms",
+                     f"{rate['ttft_p99_ms']:.0f} ms", percent(rate["cached_tokens"] / rate["input_tokens"])])
+    ratios = [once_on / once_off for once_on, once_off in
+              ((at_once["on"][name], at_once["off"][name]) for name in
+               ("total_tokens_per_s", "output_tokens_per_s", "ttft_p50_ms", "ttft_p99_ms"))]
+    ratios += [arriving["on"][name] / arriving["off"][name] for name in ("ttft_p50_ms", "ttft_p99_ms")]
+    rows.append(["on / off", *(f"{ratio:.2f}" for ratio in ratios), ""])
+    return (f"{count} requests, medians of {simulate.rounds} runs.\n\n"
+            + table(["", "at once: tokens/s, in and out", "out", "TTFT p50", "TTFT p99", f"{PREFIX_RATE}/s: TTFT p50",
+                     "TTFT p99", "prompt tokens cached"], rows))
+
+
+def engine_overload(simulate: Simulator) -> str:
+    longest = 1536
+    workload = ("--num-prompts", simulate.count(128), "--max-model-len", longest)
+    ample = simulate.bench(*workload)
+    work = ample["input_tokens"] + ample["output_tokens"]
+    small = (*workload, "--kv-cache-memory", max(work // OVERLOAD, longest + 64) * DEMO_KV_BYTES)
+    lines = {"ample memory": ample}
+    lines["no preemption: lengths known"] = simulate.bench(*small, "--kv-reservation", "oracle")
+    lines["preempted: recompute"] = recompute = simulate.bench(*small, "--preemption-mode", "recompute")
+    for mode in ("swap", "auto"):
+        with tempfile.TemporaryDirectory() as folder:
+            line = simulate.bench(*small, "--preemption-mode", mode, "--kv-disk-path", folder)
+        if mode == "swap" and (line["tier_saved_bytes"] <= 0 or line["tier_loaded_bytes"] <= 0):
+            raise SystemExit("swapping moved no bytes")
+        lines[f"preempted: {mode}"] = line
+    fitting = max(1, round(recompute["kv_sequences"]))
+    limited = simulate.bench(*small, "--preemption-mode", "recompute", "--max-num-seqs", fitting)
+    lines[f"at most {fitting} sequences, recompute"] = limited
+    rows = []
+    for name, line in lines.items():
+        against = [percent(1 - line["output_tokens_per_s"] / other["output_tokens_per_s"]) for other in (ample, limited)]
+        moved = [f"{line[f'tier_{what}_bytes'] / 1e6:.0f} MB" for what in ("saved", "loaded")]
+        rows.append([name, f"{line['output_tokens_per_s']:.0f}", *against, f"{line['kv_sequences']:.1f}",
+                     str(line["preemptions"]), *moved])
+    return (f"{work:,} tokens of work on {recompute['kv_slots']:,} KV slots, {work / recompute['kv_slots']:.1f} times as many.\n\n"
+            + table(["", "output tokens/s", "loss to ample memory", f"loss to at most {fitting} sequences",
+                     "sequences in the batch", "preemptions", "saved", "read back"], rows))
+
+
+def block_size_kernel(simulate: Simulator) -> str:
+    program = pathlib.Path(simulate.options.pagemill).parents[2] / "bench/pm_attention_bench"
+    if not program.exists():
+        raise SystemExit(f"{program}: not built: ninja pm_attention_bench")
+    command = [str(program), "--benchmark_filter=block_size", "--benchmark_format=json", "--benchmark_min_time=0.3",
+               f"--benchmark_repetitions={simulate.rounds}", "--benchmark_enable_random_interleaving=true"]
+    print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
+    result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    shapes = {"decode_64x300": "GB/s", "decode_1x2000": "GB/s", "prefill_512": "GFLOP/s", "prefill_2048": "GFLOP/s",
+              "chunk_256_of_2048": "GFLOP/s"}
+    speeds: dict[tuple[str, int], list[float]] = {}
+    for line in result["benchmarks"]:
+        if line["run_type"] == "iteration":
+            shape, size = re.match(r"(\w+)/block_size:(\d+)/", line["name"]).groups()
+            speeds.setdefault((shape, int(size)), []).append(line[shapes[shape]])
+    rows = []
+    for size in sorted({size for _, size in speeds}):
+        cells = []
+        for shape in shapes:
+            speed = statistics.median(speeds[shape, size])
+            cells.append(f"{speed:.1f} ({100 * speed / statistics.median(speeds[shape, 16]):.0f} %)")
+        rows.append([str(size), *cells])
+    return (f"Medians of {simulate.rounds} runs; in brackets, over blocks of 16.\n\n"
+            + table(["block size", *(f"{shape}, {unit}" for shape, unit in shapes.items())], rows))
+
+
 FIGURES = {figure.__name__: figure for figure in (fig2, fig13, fig12, memory, waste, block_size, prefix_cache, replicas,
-                                                  engine_memory, engine_sharing)}
+                                                  block_size_kernel, engine_memory, engine_sharing, engine_latency,
+                                                  engine_sharing_throughput, engine_sharing_throughput_ample,
+                                                  engine_prefix, engine_overload)}
 
 
 def put_into_page(name: str, text: str) -> None:
@@ -265,12 +505,15 @@ def main() -> None:
     parser.add_argument("--pagemill", default=ROOT / "build/release/src/cli/pagemill")
     parser.add_argument("--data", type=pathlib.Path, help="the folder of traces (default: $PAGEMILL_DATA, "
                         "../shared/data)", default=os.environ.get("PAGEMILL_DATA", ROOT.parent / "shared/data"))
+    parser.add_argument("--quick", action="store_true", help="few requests (of figures from the real engine), and no change "
+                        "of the page")
     options = parser.parse_args()
     for name in FIGURES if options.figure == "all" else [options.figure]:
         simulate = Simulator(options)
         text = FIGURES[name](simulate)
         print(text, flush=True)
-        put_into_page(name, f"{text}\n\nMade by `bench/paged_attention.py {name}`.\n")
+        if not options.quick:
+            put_into_page(name, f"{text}\n\nMade by `bench/paged_attention.py {name}`.\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ struct BenchOptions {
   std::string base_url, served_model, api_key;           // likewise
   double mean_input = 160, mean_output = 200, rate = 1, timeout_s = 600;
   std::uint64_t workload_seed = 20261122;
-  bool sampling = false;
+  bool sampling = false, independent = false;
   std::int32_t n = 1, beam_width = 0;
 };
 
@@ -57,7 +57,7 @@ SamplingParams greedy() {
 
 SamplingParams params_of(const BenchOptions& options) {
   SamplingParams params = options.sampling ? costly_sampling() : greedy();
-  params.n = options.n;
+  params.n = options.independent ? 1 : options.n;
   if (options.n > 1 && !options.sampling) {
     params.temperature = 1;  // n greedy sequences would be one
     params.seed = 1;
@@ -108,6 +108,7 @@ json workload_fields(const BenchOptions& options,
                      std::size_t num_requests,
                      const RunMeasure& measure) {
   json line = latency_fields(measure);
+  line["normalized_latency_s"] = mean(measure.normalized_s);
   line["bench"] = name;
   line["sampling"] = options.sampling;
   line["requests"] = num_requests;
@@ -200,6 +201,7 @@ Status measure_workload(const BenchOptions& options,
                         double rate) {
   const std::int32_t vocab_size = engine.model().vocab_size;
   PM_ASSIGN(std::vector<WorkloadItem> items, workload_of(options, vocab_size));
+  if (options.independent) items = repeated(items, options.n);
   for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
     if (repeat > 0) shift_tokens(items, vocab_size);
     const EngineStats before = engine.stats();
@@ -212,9 +214,14 @@ Status measure_workload(const BenchOptions& options,
     line["preemptions"] = after.num_preemptions - before.num_preemptions;
     add_memory_fields(line, "kv_", after.kv_use - before.kv_use, after.block_size);
     add_memory_fields(line, "kv_full_", after.kv_use_full - before.kv_use_full, after.block_size);
+    line["kv_slots"] = std::int64_t{after.num_blocks - 1} * after.block_size;
+    line["cached_tokens"] = after.prefix_cache_hits - before.prefix_cache_hits;
+    line["tier_saved_bytes"] = after.tier_saved_bytes - before.tier_saved_bytes;
+    line["tier_loaded_bytes"] = after.tier_loaded_bytes - before.tier_loaded_bytes;
     line["put_off"] = measure.num_put_off;
     line["copy_on_writes"] = after.copy_on_writes - before.copy_on_writes;
     if (options.n > 1) line["n"] = options.n;
+    if (options.independent) line["independent"] = true;
     if (options.beam_width > 0) line["beam_width"] = options.beam_width;
     if (rate > 0) print_table(line);
     print(std::move(line), engine);
@@ -372,8 +379,16 @@ void add_measure(
                     options->sampling,
                     "With temperature, top-p, top-k, penalties and stop strings");
   if (std::string_view(name) == "throughput") {
-    command->add_option("--n", options->n, "Sequences of each request, at temperature 1 if many")
-        ->check(CLI::Range(1, 128));
+    CLI::Option* n =
+        command
+            ->add_option("--n", options->n, "Sequences of each request, at temperature 1 if many")
+            ->check(CLI::Range(1, 128));
+    command
+        ->add_flag("--independent",
+                   options->independent,
+                   "To compare with: each of the --n sequences as a request of its own, which "
+                   "shares nothing with the others under --no-prefix-caching")
+        ->needs(n);
     command->add_option("--beam-width", options->beam_width, "Beam searches of this width instead")
         ->check(CLI::Range(1, 128))
         ->excludes("--n")

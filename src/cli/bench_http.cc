@@ -78,7 +78,9 @@ class Timeline {
     }
     if (ttft_s_) measure.ttft_s.push_back(*ttft_s_);
     measure.itl_s.insert(measure.itl_s.end(), itl_s_.begin(), itl_s_.end());
-    measure.e2e_s.push_back(monotonic_seconds() - begin_);
+    const double seconds = monotonic_seconds() - begin_;
+    measure.e2e_s.push_back(seconds);
+    measure.normalized_s.push_back(seconds / static_cast<double>(output_tokens_));
     measure.input_tokens += input_tokens_;
     measure.output_tokens += output_tokens_;
   }

@@ -8,10 +8,11 @@
 #include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <thread>
 
 #include "base/clock.h"
-#include "simulate/random.h"
+#include "simulate/workload.h"
 
 namespace pagemill::cli {
 namespace {
@@ -42,6 +43,7 @@ class Recorder {
     }
     if (!delta.error) {
       measure_.e2e_s.push_back(now - begin_[index]);
+      measure_.normalized_s.push_back((now - begin_[index]) / delta.usage.completion_tokens);
       measure_.input_tokens += delta.usage.prompt_tokens;
       measure_.output_tokens += delta.usage.completion_tokens;
     }
@@ -141,14 +143,18 @@ Result<std::vector<WorkloadItem>> read_workload(const std::string& path) {
   return items;
 }
 
-PoissonArrivals::PoissonArrivals(double rate) : rate_(rate), next_(monotonic_seconds()) {}
+PoissonArrivals::PoissonArrivals(double rate)
+    : rate_(rate), begin_(monotonic_seconds()), random_(arrival_random(1)) {}
+
+double PoissonArrivals::next() {
+  if (rate_ > 0) next_ += random_.exponential(rate_);
+  return next_;
+}
 
 void PoissonArrivals::wait() {
   if (rate_ <= 0) return;
-  Random random(state_);
-  next_ += random.exponential(rate_);
-  state_ = random.state();
-  std::this_thread::sleep_for(std::chrono::duration<double>(next_ - monotonic_seconds()));
+  const double left = begin_ + next() - monotonic_seconds();
+  std::this_thread::sleep_for(std::chrono::duration<double>(left));
 }
 
 RunMeasure run_workload(EngineClient& engine,
@@ -182,6 +188,18 @@ RunMeasure run_workload(EngineClient& engine,
   }
   while (const auto put_off = recorder.next_put_off()) submit(*put_off);
   return recorder.result(begin);
+}
+
+std::vector<WorkloadItem> repeated(const std::vector<WorkloadItem>& items, std::int32_t times) {
+  std::vector<WorkloadItem> out;
+  out.reserve(items.size() * static_cast<std::size_t>(times));
+  for (const WorkloadItem& item : items) out.insert(out.end(), times, item);
+  return out;
+}
+
+double mean(const std::vector<double>& values) {
+  if (values.empty()) return 0;
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 double quantile(std::vector<double> values, double q) {

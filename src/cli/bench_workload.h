@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "engine/engine_client.h"
+#include "simulate/random.h"
 
 namespace pagemill::cli {
 
@@ -32,6 +33,8 @@ struct RunMeasure {
   std::vector<double> ttft_s;  // [requests]: submit to first token
   std::vector<double> itl_s;   // between consecutive deltas of a request
   std::vector<double> e2e_s;   // [requests]
+  // [requests]: seconds over output tokens, those of all its sequences.
+  std::vector<double> normalized_s;
   std::int64_t num_failed = 0;
   std::string first_failure;
   // Times that the engine's queue was full (--max-queued-requests) and a request was put off.
@@ -39,15 +42,16 @@ struct RunMeasure {
 };
 
 // Sleeps between requests that arrive by a Poisson process; not at all if `rate`, in requests/s, is
-// 0. The same arrivals in every run.
+// 0. The same arrivals in every run: those of `pagemill simulate --seed 1` at that rate.
 class PoissonArrivals {
  public:
   explicit PoissonArrivals(double rate);
-  void wait();  // until the next arrival
+  double next();  // seconds from construction to the next arrival
+  void wait();    // until then
 
  private:
-  double rate_, next_;
-  std::uint64_t state_ = 1;
+  double rate_, begin_, next_ = 0;
+  Random random_;
 };
 
 // Submits every item (at `rate` requests/s by a Poisson process, or all at once if 0) and waits for
@@ -58,6 +62,10 @@ RunMeasure run_workload(EngineClient& engine,
                         const SamplingParams& params,
                         double rate = 0);
 
+// Each item as often as it is to be answered, for requests that share nothing.
+std::vector<WorkloadItem> repeated(const std::vector<WorkloadItem>& items, std::int32_t times);
+
+double mean(const std::vector<double>& values);  // 0 of nothing
 // The q-quantile (0..1) by linear interpolation; 0 of nothing. Sorts a copy.
 double quantile(std::vector<double> values, double q);
 

@@ -7,6 +7,7 @@
 #include "cli/bench_http.h"
 #include "server/server.h"
 #include "server/testing/fake_engine.h"
+#include "simulate/workload.h"
 
 namespace pagemill::cli {
 namespace {
@@ -65,6 +66,31 @@ TEST(RunWorkload, CountsWhatFails) {
   EXPECT_EQ(measure.num_failed, 1);
   EXPECT_EQ(measure.first_failure, "the step failed");
   EXPECT_EQ(measure.e2e_s.size(), 5u);
+}
+
+TEST(RunWorkload, NormalizesLatencyByOutputTokens) {
+  FakeEngine engine{FakeEngineOptions{}};
+  const RunMeasure measure = run_workload(engine, {items()[0]}, greedy());
+  ASSERT_EQ(measure.normalized_s.size(), 1u);
+  EXPECT_DOUBLE_EQ(measure.normalized_s[0], measure.e2e_s[0] / 5);
+  EXPECT_DOUBLE_EQ(mean({1, 2, 6}), 3);
+  EXPECT_EQ(mean({}), 0);
+}
+
+TEST(Workload, CanBeRepeatedForRequestsThatShareNothing) {
+  const auto out = repeated(items(), 3);
+  ASSERT_EQ(out.size(), 18u);
+  for (std::size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i].output_len, 5 + int(i / 3));
+}
+
+TEST(Workload, ArrivesAsInASimulation) {
+  Trace trace;
+  trace.requests.resize(20);
+  set_poisson_arrivals(trace, 2.5, 1);
+  PoissonArrivals arrivals(2.5);
+  for (const TraceRequest& request : trace.requests) {
+    EXPECT_DOUBLE_EQ(arrivals.next(), request.arrival_s);
+  }
 }
 
 class RunHttpWorkload : public ::testing::Test {

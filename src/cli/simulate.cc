@@ -151,7 +151,14 @@ class Simulator {
     out_["idle_latency_s"] = idle;
     out_["latency_limit_s"] = limit;
     for (const SimulatedCurve& curve : curves) out_["curves"].push_back(to_json(curve));
-    if (!options_.plot_dir.empty()) PM_TRY(write_plot("latency.svg", plot_latency(curves, limit)));
+    if (!options_.plot_dir.empty()) {
+      Plot plot = plot_latency(curves, limit);
+      if (!options_.measured_file.empty()) {
+        PM_ASSIGN(const std::vector<PlotSeries> measured, read_measured(options_.measured_file));
+        plot.series.insert(plot.series.end(), measured.begin(), measured.end());
+      }
+      PM_TRY(write_plot("latency.svg", plot));
+    }
     if (options_.json) return ok_status();
     fmt::print("\nsustained up to {:.4g} s a token, {} times an idle machine's {:.4g}:\n",
                limit,

@@ -68,6 +68,10 @@ void add_machine_options(CLI::App& command, SimulateOptions& options) {
       ->group(kGroup);
   command.add_option("--threads", options.engine.threads, "Compute threads of --measure")
       ->group(kGroup);
+  command.add_option("--dtype", options.engine.dtype, "Weights of --measure, as `serve` takes it")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str()
+      ->group(kGroup);
   const auto figure = [&](const char* name, std::optional<double>& value, const char* help) {
     command.add_option(name, value, help)->check(CLI::NonNegativeNumber)->group(kGroup);
   };
@@ -149,7 +153,16 @@ void add_result_options(CLI::App& command, SimulateOptions& options) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(kGroup);
-  command.add_option("--plot", options.plot_dir, "Write SVG plots into this folder")->group(kGroup);
+  CLI::Option* plot =
+      command.add_option("--plot", options.plot_dir, "Write SVG plots into this folder")
+          ->group(kGroup);
+  command
+      .add_option("--measured",
+                  options.measured_file,
+                  "Latencies that a real engine had at some rates, to be drawn beside the curves: "
+                  "JSON lines with label, rate and normalized_latency_s, as of `bench serve`")
+      ->needs(plot)
+      ->group(kGroup);
   command.add_flag("--json", options.json, "One JSON object instead of tables")->group(kGroup);
 }
 

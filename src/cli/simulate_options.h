@@ -33,7 +33,7 @@ struct SimulateOptions {
   std::string replicas_for, split = "least-loaded";
   std::int32_t max_replicas = 1024;
   double latency_limit = 5;  // times that of an idle machine
-  std::string plot_dir;
+  std::string plot_dir, measured_file;
   bool json = false;
 };
 

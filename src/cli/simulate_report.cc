@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
 #include <limits>
+#include <map>
 
 namespace pagemill::cli {
 namespace {
@@ -151,6 +153,32 @@ std::vector<SimulatedCurve> curves_of(const std::vector<SimulatedRun>& runs, dou
     curve.sustained_rate = sustained_rate(curve.rates, curve.latencies_s, limit_s);
   }
   return curves;
+}
+
+Result<std::vector<PlotSeries>> read_measured(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return not_found(fmt::format("--measured: cannot open '{}'", path));
+  std::map<std::string, std::map<double, double>> curves;
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    const auto object = json::parse(line, nullptr, false);
+    try {
+      curves[object.at("label")][object.at("rate")] = object.at("normalized_latency_s");
+    } catch (const json::exception&) {
+      return corrupt(fmt::format(
+          "{}:{}: expected an object with label, rate and normalized_latency_s", path, number));
+    }
+  }
+  std::vector<PlotSeries> all;
+  for (const auto& [label, points] : curves) {
+    PlotSeries& series = all.emplace_back();
+    series.label = label;
+    for (const auto& [rate, latency_s] : points) {
+      series.x.push_back(rate);
+      series.y.push_back(latency_s);
+    }
+  }
+  return all;
 }
 
 Plot plot_latency(const std::vector<SimulatedCurve>& curves, double limit_s) {

@@ -31,6 +31,9 @@ void print_runs(const std::vector<SimulatedRun>& runs);
 // One curve for each policy, where there are several rates.
 std::vector<SimulatedCurve> curves_of(const std::vector<SimulatedRun>& runs, double limit_s);
 
+// JSON lines with label, rate and normalized_latency_s: a curve for each label, its rates in order.
+Result<std::vector<PlotSeries>> read_measured(const std::string& path);
+
 // Normalized latency against request rate, up to a little over limit_s.
 Plot plot_latency(const std::vector<SimulatedCurve>& curves, double limit_s);
 // KV memory of a replica by state, in percent, averaged over equal spans of the replay.

@@ -25,7 +25,6 @@ class Random {
   }
   // Between two arrivals of a Poisson process of `rate` a second.
   double exponential(double rate) { return -std::log(uniform()) / rate; }
-  std::uint64_t state() const { return state_; }
 
  private:
   std::uint64_t state_;

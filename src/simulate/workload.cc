@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
-#include "simulate/random.h"
 
 namespace pagemill {
 namespace {
@@ -48,8 +47,12 @@ Trace synthetic_trace(const LengthDistribution& lengths, std::int32_t count, std
   return trace;
 }
 
+Random arrival_random(std::uint64_t seed) {
+  return Random(seed ^ 0x5bd1e995);  // not the numbers that made the lengths
+}
+
 void set_poisson_arrivals(Trace& trace, double rate, std::uint64_t seed) {
-  Random random(seed ^ 0x5bd1e995);  // not the numbers that made the lengths
+  Random random = arrival_random(seed);
   double now = 0;
   for (TraceRequest& request : trace.requests) {
     if (rate > 0) now += random.exponential(rate);

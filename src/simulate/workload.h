@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "simulate/random.h"
 #include "simulate/trace.h"
 
 namespace pagemill {
@@ -24,6 +25,8 @@ Result<LengthDistribution> find_distribution(const std::string& name);
 
 Trace synthetic_trace(const LengthDistribution& lengths, std::int32_t count, std::uint64_t seed);
 
+// What Poisson arrivals are made of: for a seed the same in a trace and in `pagemill bench`.
+Random arrival_random(std::uint64_t seed);
 // Replaces the arrivals by a Poisson process of `rate` requests a second; 0: all at once.
 void set_poisson_arrivals(Trace& trace, double rate, std::uint64_t seed);
 

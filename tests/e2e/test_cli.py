@@ -62,6 +62,20 @@ def test_bench_serve_waits_where_the_queue_is_full(demo_path):
     assert (line["requests_ok"], line["requests_failed"]) == (6, 0) and line["put_off"] > 0
 
 
+def test_bench_throughput_with_and_without_sharing(demo_path):
+    lines = {}
+    for name, extra in {"on": [], "off": ["--independent"]}.items():
+        done = pagemill("bench", "throughput", "demo", "--num-prompts", 2, "--input-len", 60, "--output-len", 8, "--n", 3,
+                        "--repeats", 1, "--no-prefix-caching", *extra)
+        assert done.returncode == 0, done.stderr
+        lines[name] = json.loads(done.stdout.splitlines()[-1])
+    on, off = lines["on"], lines["off"]
+    assert (on["requests_ok"], off["requests_ok"]) == (2, 6)
+    assert on["output_tokens"] == off["output_tokens"] and off["input_tokens"] == 3 * on["input_tokens"]
+    assert on["kv_saved_by_sharing"] > 0.2 and off["kv_saved_by_sharing"] == 0 == off["cached_tokens"]
+    assert off["normalized_latency_s"] > 0
+
+
 def test_version():
     done = pagemill("--version")
     assert done.returncode == 0 and done.stdout.strip()

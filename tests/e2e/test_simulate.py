@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import xml.etree.ElementTree
 
@@ -66,6 +67,27 @@ def test_a_sweep_of_rates_draws_its_plots(tmp_path):
         paths = list(root.iter("{http://www.w3.org/2000/svg}path"))
         assert len(paths) >= 2 and all(path.get("d").startswith("M") for path in paths)
         assert len(texts) > 10 and all(texts)
+
+
+def test_measured_latencies_are_drawn_beside_the_curves(tmp_path):
+    measured = tmp_path / "measured.jsonl"
+    measured.write_text("".join(f'{{"label": "an engine", "rate": {rate}, "normalized_latency_s": {latency}}}\n'
+                                for rate, latency in [(2, 0.04), (0.5, 0.02)]))
+    sweep = ["--synthetic", "sharegpt", "--rate", "0.5,2", "--duration", 60, "--plot", tmp_path]
+    texts, paths = {}, {}
+    for name, extra in {"without": [], "with": ["--measured", measured]}.items():
+        simulate(*sweep, *extra)
+        root = xml.etree.ElementTree.parse(tmp_path / "latency.svg").getroot()
+        texts[name] = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        paths[name] = [path.get("d") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert set(texts["with"]) - set(texts["without"]) == {"an engine"}
+    (drawn,) = set(paths["with"]) - set(paths["without"])
+    # By rate, whatever the order in the file.
+    xs = [float(x) for x in re.findall(r"[ML]\s*([\d.]+)", drawn)]
+    assert len(xs) == 2 and xs[0] < xs[1]
+    measured.write_text('{"label": "an engine", "rate": 1}\n')
+    done = run(*sweep, "--measured", measured)
+    assert done.returncode != 0 and f"{measured}:1: expected" in done.stderr
 
 
 def test_replicas_that_hold_targets():
