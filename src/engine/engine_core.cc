@@ -227,7 +227,7 @@ void EngineCore::flush_tier() {
 void EngineCore::execute() {
   try {
     runner_->submit(plan_);
-    scheduler_->commit(runner_->wait(), step_output_);
+    scheduler_->commit(std::move(runner_->wait()), step_output_);
   } catch (const std::exception& error) {
     spdlog::error("step {} failed: {}", plan_.step_id, error.what());
     scheduler_->fail_step(plan_.step_id, step_output_);
