@@ -69,9 +69,9 @@ struct MirroredIterationTokens {
   Histogram* histogram = nullptr;
   IterationTokens shown = {};
   void set(const IterationTokens& total) {
-    std::vector<double> increases;
-    for (std::size_t i = 0; i < total.steps.size(); ++i) {
-      increases.push_back(static_cast<double>(total.steps[i] - shown.steps[i]));
+    std::vector<double> increases(total.steps.size());
+    for (std::size_t i = 0; i < increases.size(); ++i) {
+      increases[i] = static_cast<double>(total.steps[i] - shown.steps[i]);
     }
     histogram->ObserveMultiple(increases, static_cast<double>(total.tokens - shown.tokens));
     shown = total;

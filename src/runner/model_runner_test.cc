@@ -161,8 +161,8 @@ class ModelRunnerTest : public testing::Test {
 };
 
 std::vector<TokenId> counting(std::int32_t count, TokenId first = 0) {
-  std::vector<TokenId> tokens;
-  for (std::int32_t i = 0; i < count; ++i) tokens.push_back((first + i) % kVocabSize);
+  std::vector<TokenId> tokens(count);
+  for (std::int32_t i = 0; i < count; ++i) tokens[i] = (first + i) % kVocabSize;
   return tokens;
 }
 
