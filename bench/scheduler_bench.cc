@@ -40,7 +40,7 @@ StepResult answer(const StepPlan& plan) {
   StepResult result{plan.step_id, {}};
   result.sequences.reserve(plan.sequences.size());
   for (const SequenceStep& share : plan.sequences) {
-    result.sequences.push_back({share.seq, {SampledToken{5, {}}}, {}, false});
+    result.sequences.push_back({share.seq, {SampledToken{5, {}}}});
   }
   return result;
 }

@@ -82,6 +82,10 @@ void add_serve(CLI::App& app, ExitStatus& status) {
                    server.drain_timeout_s,
                    "Seconds that running requests may go on after SIGTERM")
       ->capture_default_str();
+  command->add_flag(
+      "!--no-access-log",
+      server.access_log,
+      "Do not log a line for each request (its client, path, status, bytes, seconds)");
   command->callback([options, &status] { status.code = serve(*options); });
 }
 

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "engine/engine_options.h"
 #include "kv/kv_use.h"
+#include "metrics/iteration_tokens.h"
 #include "request/outputs.h"
 #include "request/request.h"
 #include "tokenizer/tokenizer.h"
@@ -43,8 +44,10 @@ struct EngineStats {
   std::int64_t block_bytes = 0;       // keys and values of all layers
   std::uint64_t num_preemptions = 0, prefix_cache_queries = 0, prefix_cache_hits = 0;  // in tokens
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, steps = 0;
-  double step_seconds = 0;             // spent in steps since start
-  std::uint64_t chunked_prefills = 0;  // prompts that took more than one step
+  double step_seconds = 0;               // spent in steps since start
+  IterationTokens iteration_tokens;      // of steps that computed any
+  std::uint64_t corrupted_requests = 0;  // that ended by logits that are not finite
+  std::uint64_t chunked_prefills = 0;    // prompts that took more than one step
   std::uint64_t copy_on_writes = 0;
   KvUse kv_use, kv_use_full;  // over all steps, and where 90 % of the blocks were referenced
   std::uint64_t prefix_cache_copied = 0;  // tokens found, or recovered, by copy of part of a block

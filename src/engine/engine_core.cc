@@ -188,7 +188,12 @@ void EngineCore::run_step(OutputBatch& batch) {
   for (const Admission& loaded : step_output_.loaded) {
     batch.loaded.push_back({loaded.request, loaded.num_cached_tokens});
   }
-  for (const SequenceEvent& event : step_output_.events) num_generated_ += event.sampled ? 1 : 0;
+  for (const SequenceEvent& event : step_output_.events) {
+    num_generated_ += event.sampled ? 1 : 0;
+    const bool corrupted = event.failure == StepFailure::kNonFinite && event.request_finished;
+    num_corrupted_ += corrupted ? 1 : 0;
+  }
+  if (plan_.num_tokens > 0) iteration_tokens_.add_step(plan_.num_tokens);
   batch.prompt_logprobs.swap(step_output_.prompt_logprobs);
   batch.events.swap(step_output_.events);
   update_stats(batch.commit_time - begin);
@@ -227,7 +232,7 @@ void EngineCore::flush_tier() {
 void EngineCore::execute() {
   try {
     runner_->submit(plan_);
-    scheduler_->commit(runner_->wait(), step_output_);
+    scheduler_->commit(std::move(runner_->wait()), step_output_);
   } catch (const std::exception& error) {
     spdlog::error("step {} failed: {}", plan_.step_id, error.what());
     scheduler_->fail_step(plan_.step_id, step_output_);
@@ -273,6 +278,8 @@ void EngineCore::update_stats(double step_seconds) {
   stats_.prompt_tokens = now.prompt_tokens;
   stats_.generation_tokens = num_generated_;
   stats_.steps = now.steps;
+  stats_.iteration_tokens = iteration_tokens_;
+  stats_.corrupted_requests = num_corrupted_;
   stats_.step_seconds = total_seconds;
   stats_.chunked_prefills = now.chunked_prefills;
   stats_.copy_on_writes = now.copy_on_writes;

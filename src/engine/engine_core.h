@@ -81,7 +81,9 @@ class EngineCore {
   BoundedQueue<OutputBatch> outputs_;
   StepPlan plan_;
   StepOutput step_output_;
-  std::uint64_t num_generated_ = 0;                       // tokens, since start
+  std::uint64_t num_generated_ = 0;  // tokens, since start
+  std::uint64_t num_corrupted_ = 0;  // requests
+  IterationTokens iteration_tokens_;
   double seconds_per_token_ = 0, seconds_per_block_ = 0;  // smoothed; 0: not yet known
   std::thread engine_thread_;
   std::thread output_thread_;

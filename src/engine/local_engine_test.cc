@@ -128,6 +128,10 @@ TEST(LocalEngine, GeneratesAndCountsIt) {
   expect_idle(*engine);
   EXPECT_EQ(engine->stats().generation_tokens, 8u);
   EXPECT_EQ(engine->stats().prompt_tokens, 20u);
+  const IterationTokens steps = engine->stats().iteration_tokens;
+  EXPECT_EQ(steps.steps[0], 7u) << "of one token";
+  EXPECT_EQ(steps.steps[3], 1u) << "of 17 to 32";
+  EXPECT_EQ(steps.tokens, 27u);
 }
 
 TEST(LocalEngine, ConcurrentClientsGetWhatEachGetsAlone) {

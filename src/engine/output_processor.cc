@@ -5,6 +5,24 @@
 #include <utility>
 
 namespace pagemill {
+namespace {
+
+Error error_of(StepFailure failure) {
+  switch (failure) {
+    case StepFailure::kNonFinite:
+      return {ErrorCode::kInternal, "the model's logits for this request are not finite", {}};
+    case StepFailure::kNoToken:
+      return {ErrorCode::kInvalidArgument,
+              "allowed_token_ids, bad_words and min_tokens leave no token to choose from",
+              {}};
+    case StepFailure::kStep:
+    case StepFailure::kNone:
+      break;
+  }
+  return {ErrorCode::kInternal, "the step that computed this request failed", {}};
+}
+
+}  // namespace
 
 struct OutputProcessor::SequenceOutput {
   std::optional<Detokenizer> detokenizer;
@@ -136,8 +154,7 @@ void OutputProcessor::handle_event(SequenceEvent event, double now) {
     sequence.delta.stop_token = event.stop_token;
     sequence.delta.beam_score = event.beam_score;
     if (event.finish_reason == FinishReason::kError) {
-      request->error =
-          Error{ErrorCode::kInternal, "the model produced values that are not finite", {}};
+      request->error = error_of(event.failure);
     }
     finish_sequence(*request, sequence, event.finish_reason);
   }

@@ -1,5 +1,6 @@
 #include "engine/output_processor.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace pagemill {
@@ -295,15 +296,27 @@ TEST_F(OutputProcessorTest, AnErrorEndsTheRequest) {
   EXPECT_EQ(whole().finish_reason, FinishReason::kError);
 }
 
-TEST_F(OutputProcessorTest, ValuesThatAreNotFiniteAreAnError) {
-  begin({}, nullptr);
-  SequenceEvent failed = event(0, FinishReason::kError);
-  failed.sampled.reset();
-  step({event(5)});
-  step({failed});
-  EXPECT_EQ(whole().token_ids, std::vector<TokenId>{5});
-  ASSERT_TRUE(deltas_.back().error.has_value());
-  EXPECT_EQ(deltas_.back().error->code, ErrorCode::kInternal);
+TEST_F(OutputProcessorTest, AFailureSaysWhy) {
+  const struct {
+    StepFailure failure;
+    ErrorCode code;
+    const char* message;
+  } cases[] = {{StepFailure::kNonFinite, ErrorCode::kInternal, "not finite"},
+               {StepFailure::kNoToken, ErrorCode::kInvalidArgument, "leave no token"},
+               {StepFailure::kStep, ErrorCode::kInternal, "the step"}};
+  for (const auto& c : cases) {
+    deltas_.clear();
+    begin({}, nullptr);
+    SequenceEvent failed = event(0, FinishReason::kError);
+    failed.sampled.reset();
+    failed.failure = c.failure;
+    step({event(5)});
+    step({failed});
+    EXPECT_EQ(whole().token_ids, std::vector<TokenId>{5});
+    ASSERT_TRUE(deltas_.back().error.has_value());
+    EXPECT_EQ(deltas_.back().error->code, c.code);
+    EXPECT_THAT(deltas_.back().error->message, testing::HasSubstr(c.message));
+  }
 }
 
 TEST_F(OutputProcessorTest, FailAllEndsWhatIsLeft) {

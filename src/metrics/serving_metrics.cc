@@ -64,6 +64,20 @@ struct MirroredCounter {
   }
 };
 
+// The same for a histogram.
+struct MirroredIterationTokens {
+  Histogram* histogram = nullptr;
+  IterationTokens shown = {};
+  void set(const IterationTokens& total) {
+    std::vector<double> increases(total.steps.size());
+    for (std::size_t i = 0; i < increases.size(); ++i) {
+      increases[i] = static_cast<double>(total.steps[i] - shown.steps[i]);
+    }
+    histogram->ObserveMultiple(increases, static_cast<double>(total.tokens - shown.tokens));
+    shown = total;
+  }
+};
+
 }  // namespace
 
 std::vector<double> buckets_1_2_5(std::int64_t max) {
@@ -146,6 +160,12 @@ struct ServingMetrics::Impl {
     generation_tokens = counter("generation_tokens_total", "Tokens generated.");
     steps = counter("engine_steps_total", "Steps that the engine ran.");
     step_seconds = counter("engine_step_seconds_total", "Seconds spent in steps.");
+    iteration_tokens = {
+        histogram("iteration_tokens_total",
+                  "Tokens that a step computed.",
+                  {IterationTokens::kBounds.begin(), IterationTokens::kBounds.end()})};
+    corrupted =
+        counter("corrupted_requests_total", "Requests that ended by logits that are not finite.");
     chunked = counter("chunked_prefills_total", "Prompts that took more than one step.");
     tier_queries = counter("external_prefix_cache_queries_total",
                            "Tokens that the prefix cache lacked, looked up on disk.");
@@ -168,7 +188,7 @@ struct ServingMetrics::Impl {
         histogram("time_to_first_token_seconds", "From arrival to the first token.", kTtftBuckets);
     inter_token = histogram(
         "inter_token_latency_seconds", "Between tokens of one request.", kInterTokenBuckets);
-    per_output_token = histogram("time_per_output_token_seconds",
+    per_output_token = histogram("request_time_per_output_token_seconds",
                                  "A request's decode time over its output tokens after the first.",
                                  kInterTokenBuckets);
     e2e = histogram("e2e_request_latency_seconds", "From arrival to the end.", kLatencyBuckets);
@@ -181,6 +201,9 @@ struct ServingMetrics::Impl {
     decode = histogram(
         "request_decode_time_seconds", "From the first token to the end.", kLatencyBuckets);
     req_prompt = histogram("request_prompt_tokens", "Prompt tokens of a request.", token_buckets);
+    req_computed = histogram("request_prefill_kv_computed_tokens",
+                             "Prompt tokens of a request that no cache supplied.",
+                             token_buckets);
     req_generation =
         histogram("request_generation_tokens", "Tokens generated for a request.", token_buckets);
     req_max_generation = histogram("request_max_num_generation_tokens",
@@ -209,12 +232,14 @@ struct ServingMetrics::Impl {
   prometheus::Gauge *bytes_tokens, *bytes_empty, *bytes_cached, *bytes_free, *bytes_pinned;
   prometheus::Gauge* bytes_saved;
   MirroredCounter preemptions, cache_queries, cache_hits, prompt_tokens, generation_tokens;
-  MirroredCounter steps, step_seconds, chunked, copies, cache_copied;
+  MirroredCounter steps, step_seconds, chunked, copies, cache_copied, corrupted;
+  MirroredIterationTokens iteration_tokens;
   MirroredCounter tier_queries, tier_hits, tier_saved, tier_loaded, tier_failed;
   prometheus::Family<prometheus::Counter>* success;
   prometheus::Family<prometheus::Counter>* http_requests;
   Histogram *ttft, *inter_token, *per_output_token, *e2e, *queue, *inference, *prefill, *decode;
-  Histogram *req_prompt, *req_generation, *req_max_generation, *params_n, *params_max_tokens;
+  Histogram *req_prompt, *req_computed, *req_generation, *req_max_generation, *params_n,
+      *params_max_tokens;
 };
 
 Result<std::unique_ptr<ServingMetrics>> ServingMetrics::create(
@@ -253,6 +278,9 @@ void ServingMetrics::observe_finished(const FinishedRequest& request) {
     observe(impl_->per_output_token, request.decode_s / (request.max_generation_tokens - 1));
   }
   impl_->req_prompt->Observe(request.prompt_tokens);
+  if (request.prefill_s >= 0) {
+    impl_->req_computed->Observe(request.prompt_tokens - request.cached_tokens);
+  }
   impl_->req_generation->Observe(request.generation_tokens);
   impl_->req_max_generation->Observe(request.max_generation_tokens);
   impl_->params_n->Observe(request.n);
@@ -295,6 +323,8 @@ std::string ServingMetrics::render(const EngineSnapshot& s) {
   impl_->generation_tokens.set(static_cast<double>(s.generation_tokens));
   impl_->steps.set(static_cast<double>(s.steps));
   impl_->step_seconds.set(s.step_seconds);
+  impl_->iteration_tokens.set(s.iteration_tokens);
+  impl_->corrupted.set(static_cast<double>(s.corrupted_requests));
   impl_->chunked.set(static_cast<double>(s.chunked_prefills));
   impl_->copies.set(static_cast<double>(s.copy_on_writes));
   impl_->tier_queries.set(static_cast<double>(s.tier_queries));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "metrics/iteration_tokens.h"
 
 namespace pagemill {
 
@@ -35,6 +36,8 @@ struct EngineSnapshot {
   std::uint64_t tier_queries = 0, tier_hits = 0, tier_saved_bytes = 0, tier_loaded_bytes = 0,
                 tier_failed_loads = 0;
   double step_seconds = 0;
+  IterationTokens iteration_tokens;
+  std::uint64_t corrupted_requests = 0;
 };
 
 // One finished request. Times are seconds; a negative one is unknown and is not observed.
@@ -42,6 +45,7 @@ struct FinishedRequest {
   std::string_view finished_reason;  // "stop", "length", "abort" or "error"
   double e2e_s = -1, ttft_s = -1, queue_s = -1, prefill_s = -1, decode_s = -1, inference_s = -1;
   std::int32_t prompt_tokens = 0, generation_tokens = 0;
+  std::int32_t cached_tokens = 0;          // of the prompt: not computed
   std::int32_t max_generation_tokens = 0;  // of its sequences
   std::int32_t n = 1, max_tokens = 0;      // as asked
 };

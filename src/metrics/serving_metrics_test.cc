@@ -46,6 +46,30 @@ TEST(ServingMetrics, RendersTheEngineWithLabelsAndPrefix) {
   EXPECT_THAT(text, Not(HasSubstr("pagemill:")));
 }
 
+TEST(ServingMetrics, MirrorsTheTokensOfSteps) {
+  auto metrics = make();
+  EngineSnapshot snapshot;
+  snapshot.iteration_tokens.add_step(1);
+  snapshot.iteration_tokens.add_step(9);
+  metrics->render(snapshot);
+  snapshot.iteration_tokens.add_step(16);
+  snapshot.iteration_tokens.add_step(20000);
+  snapshot.corrupted_requests = 2;
+  metrics->render(snapshot);
+  const std::string text = metrics->render(snapshot);  // however often it is read
+  const auto has = [&](const std::string& bound, int count) {
+    const std::string line = R"(iteration_tokens_total_bucket{engine="0",model_name="tiny",le=")";
+    EXPECT_THAT(text, HasSubstr(line + bound + "\"} " + std::to_string(count) + "\n"));
+  };
+  has("1", 1);
+  has("8", 1);
+  has("16", 3);
+  has("16384", 3);
+  has("+Inf", 4);
+  EXPECT_THAT(text, HasSubstr(R"(iteration_tokens_total_sum{engine="0",model_name="tiny"} 20026)"));
+  EXPECT_THAT(text, HasSubstr(R"(corrupted_requests_total{engine="0",model_name="tiny"} 2)"));
+}
+
 TEST(ServingMetrics, ObservesAFinishedRequest) {
   auto metrics = make();
   FinishedRequest request;
@@ -53,7 +77,9 @@ TEST(ServingMetrics, ObservesAFinishedRequest) {
   request.e2e_s = 0.4;
   request.ttft_s = 0.03;
   request.decode_s = 0.3;
+  request.prefill_s = 0.02;
   request.prompt_tokens = 8;
+  request.cached_tokens = 5;
   request.generation_tokens = 11;
   request.max_generation_tokens = 11;
   request.max_tokens = 16;
@@ -74,6 +100,12 @@ TEST(ServingMetrics, ObservesAFinishedRequest) {
               HasSubstr(R"(request_queue_time_seconds_count{engine="0",model_name="tiny"} 0)"))
       << "an unknown time is not observed";
   EXPECT_THAT(text, HasSubstr(R"(request_prompt_tokens_sum{engine="0",model_name="tiny"} 8)"));
+  EXPECT_THAT(
+      text, HasSubstr(R"(request_prefill_kv_computed_tokens_sum{engine="0",model_name="tiny"} 3)"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          R"(request_time_per_output_token_seconds_bucket{engine="0",model_name="tiny",le="0.05"} 1)"));
   EXPECT_THAT(text, HasSubstr(R"(route="/v1/models",status="200"} 1)"));
 }
 

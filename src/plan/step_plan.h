@@ -148,14 +148,21 @@ struct BeamCandidates {
   std::vector<TokenLogprob> top;          // as PositionLogprobs::top, of all candidates
 };
 
+// Why a request cannot go on.
+enum class StepFailure {
+  kNone,
+  kNonFinite,  // its logits hold NaN or infinity
+  kNoToken,    // its own masks leave no token
+  kStep,       // the step as a whole could not be run
+};
+
 struct SequenceResult {
   SeqId seq = 0;
-  std::vector<SampledToken> samples;  // [num_samples()], in the order of sample_seqs
+  std::vector<SampledToken> samples = {};  // [num_samples()], in the order of sample_seqs
   // Entry i is for token num_computed + i + 1 of the prompt; as many as the chunk predicts.
-  std::vector<PositionLogprobs> prompt_logprobs;
-  // Non-finite logits: the request ends with an error. Its sequences fail in later steps in flight
-  // too.
-  bool failed = false;
+  std::vector<PositionLogprobs> prompt_logprobs = {};
+  // The request ends with an error. Its sequences fail in later steps in flight too.
+  StepFailure failure = StepFailure::kNone;
   BeamCandidates beam = {};  // in place of samples, where SequenceStep::beam_width asks for them
 };
 

@@ -38,9 +38,7 @@ SequenceState& ModelRunner::state(SeqId seq) {
 
 void ModelRunner::submit(const StepPlan& plan) {
   PM_CHECK(plan.num_tokens <= options_.max_num_batched_tokens, "{} tokens", plan.num_tokens);
-  result_ = {};
-  result_.step_id = plan.step_id;
-  result_.sequences.resize(plan.sequences.size());
+  reset_result(plan);
   apply_tier(plan);
   apply_creates_and_forks(plan);
   apply_copies(plan);
@@ -52,7 +50,22 @@ void ModelRunner::submit(const StepPlan& plan) {
   for (SeqId seq : plan.drops) states_.erase(seq);
 }
 
-StepResult ModelRunner::wait() { return std::move(result_); }
+void ModelRunner::reset_result(const StepPlan& plan) {
+  result_.step_id = plan.step_id;
+  result_.loads.clear();
+  result_.sequences.resize(plan.sequences.size());
+  for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
+    const SequenceStep& step = plan.sequences[i];
+    SequenceResult& result = result_.sequences[i];
+    result.seq = step.seq;
+    result.samples.clear();  // samples that commit() moved from
+    if (step.beam_width == 0) result.samples.resize(step.sample_seqs.size());
+    result.prompt_logprobs.clear();
+    result.failure = StepFailure::kNone;
+    result.beam.candidates.clear();
+    result.beam.top.clear();
+  }
+}
 
 std::span<std::byte> ModelRunner::block_buffer(std::int32_t group) {
   const std::size_t size = kv_.block_bytes(group);
@@ -153,8 +166,6 @@ void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) 
   if (options_.poison_free_blocks) poison_fresh_blocks(step);
 
   SequenceResult& result = result_.sequences[index];
-  result.seq = step.seq;
-  if (step.beam_width == 0) result.samples.resize(step.sample_seqs.size());
   const std::int32_t prompt_len = seq_state.prompt_len();
   for (std::int32_t i = 0; i < query_len; ++i) {
     LogitsRow row{.sequence = index, .offset = i};
@@ -206,11 +217,15 @@ void ModelRunner::run_logits(const StepPlan& plan) {
                   static_cast<std::int64_t>(count),
                   logits_.data());
     pool_.parallel_for(static_cast<int>(count), [&](int i) {
-      finish_row(plan,
-                 logits_rows_[begin + i],
-                 {logits_.data() + i * vocab_size, vocab_size},
-                 scratch_[i]);
+      LogitsRow& row = logits_rows_[begin + i];
+      row.failure =
+          finish_row(plan, row, {logits_.data() + i * vocab_size, vocab_size}, scratch_[i]);
     });
+    for (std::size_t i = 0; i < count; ++i) {
+      const LogitsRow& row = logits_rows_[begin + i];
+      StepFailure& failure = result_.sequences[row.sequence].failure;
+      if (failure == StepFailure::kNone) failure = row.failure;
+    }
     if (!observer_) continue;
     for (std::size_t i = 0; i < count; ++i) {
       const LogitsRow& row = logits_rows_[begin + i];
@@ -223,36 +238,35 @@ void ModelRunner::run_logits(const StepPlan& plan) {
 }
 
 // Runs concurrently for the rows of a slice: it writes its own row's places in result_ only.
-void ModelRunner::finish_row(const StepPlan& plan,
-                             const LogitsRow& row,
-                             std::span<const float> logits,
-                             SamplerScratch& scratch) {
+StepFailure ModelRunner::finish_row(const StepPlan& plan,
+                                    const LogitsRow& row,
+                                    std::span<const float> values,
+                                    SamplerScratch& scratch) {
   const SequenceStep& step = plan.sequences[row.sequence];
   SequenceResult& result = result_.sequences[row.sequence];
+  const std::optional<FiniteLogits> logits = sampler_.check(values);
+  if (!logits) return StepFailure::kNonFinite;
   if (row.prompt_logprob >= 0) {
     result.prompt_logprobs[row.prompt_logprob] =
-        sampler_.logprobs(logits, row.prompt_token, step.num_prompt_logprobs, scratch);
+        sampler_.logprobs(*logits, row.prompt_token, step.num_prompt_logprobs, scratch);
   }
-  if (!row.sample) return;
+  if (!row.sample) return StepFailure::kNone;
   if (step.beam_width > 0) {
-    auto beam = sampler_.beam_candidates(state(step.seq), logits, step.beam_width, scratch);
-    result.failed |= !beam;
-    if (beam) result.beam = std::move(*beam);
-    return;
+    result.beam = sampler_.beam_candidates(state(step.seq), *logits, step.beam_width, scratch);
+    return StepFailure::kNone;
   }
   for (std::size_t i = 0; i < step.sample_seqs.size(); ++i) {
-    auto sampled = sampler_.sample(state(step.sample_seqs[i]), logits, scratch);
-    if (sampled) {
-      result.samples[i] = std::move(*sampled);
-    } else {
-      result.failed = true;
-    }
+    auto sampled = sampler_.sample(state(step.sample_seqs[i]), *logits, scratch);
+    if (!sampled) return StepFailure::kNoToken;
+    result.samples[i] = std::move(*sampled);
   }
+  return StepFailure::kNone;
 }
 
 void ModelRunner::accept_samples(const StepPlan& plan) {
   for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
-    if (result_.sequences[i].failed || plan.sequences[i].beam_width > 0) continue;
+    if (result_.sequences[i].failure != StepFailure::kNone || plan.sequences[i].beam_width > 0)
+      continue;
     const auto& seqs = plan.sequences[i].sample_seqs;
     for (std::size_t s = 0; s < seqs.size(); ++s) {
       state(seqs[s]).accept(result_.sequences[i].samples[s].token);

@@ -44,9 +44,10 @@ class ModelRunner {
               RunnerOptions options,
               std::unique_ptr<KvDiskTier> tier = nullptr);
 
-  // Starts a step; on a CPU it runs to its end here. wait() hands over its result.
+  // Starts a step; on a CPU it runs to its end here. wait() lends its result until the next
+  // submit(): what is in it may be moved from, its vectors are used again.
   void submit(const StepPlan& plan);
-  StepResult wait();
+  StepResult& wait() { return result_; }
 
   KvDiskTier* tier() const { return tier_.get(); }
 
@@ -65,8 +66,10 @@ class ModelRunner {
     std::int32_t prompt_logprob = -1;  // index in SequenceResult::prompt_logprobs, or -1
     TokenId prompt_token = 0;          // the token whose logprob that is
     bool sample = false;
+    StepFailure failure = StepFailure::kNone;
   };
 
+  void reset_result(const StepPlan& plan);
   void apply_tier(const StepPlan& plan);
   std::int32_t load_blocks(const SequenceLoad& load);
   std::span<std::byte> block_buffer(std::int32_t group);
@@ -76,10 +79,10 @@ class ModelRunner {
   void build_batch(const StepPlan& plan);
   void append_sequence(const SequenceStep& step, std::int32_t index);
   void run_logits(const StepPlan& plan);
-  void finish_row(const StepPlan& plan,
-                  const LogitsRow& row,
-                  std::span<const float> logits,
-                  SamplerScratch& scratch);
+  StepFailure finish_row(const StepPlan& plan,
+                         const LogitsRow& row,
+                         std::span<const float> values,
+                         SamplerScratch& scratch);
   void accept_samples(const StepPlan& plan);
   SequenceState& state(SeqId seq);
 

@@ -13,14 +13,6 @@ void mask(std::span<float> logits, TokenId token) {
   if (token >= 0 && static_cast<std::size_t>(token) < logits.size()) logits[token] = kMasked;
 }
 
-void keep_allowed(const std::vector<TokenId>& allowed, std::span<float> logits) {
-  std::vector<float> kept;
-  kept.reserve(allowed.size());
-  for (TokenId token : allowed) kept.push_back(logits[token]);
-  std::fill(logits.begin(), logits.end(), kMasked);
-  for (std::size_t i = 0; i < allowed.size(); ++i) logits[allowed[i]] = kept[i];
-}
-
 // Masks the last token of each bad word whose other tokens end the output.
 void mask_bad_words(const SequenceState& state, std::span<float> logits) {
   const std::span<const TokenId> output = state.output();
@@ -56,11 +48,19 @@ bool has_logits_processors(const SequenceState& state) {
          below_min_tokens(state) || !params.logit_bias.empty() || !state.counts().empty();
 }
 
+void copy_allowed(const SamplingParams& params,
+                  std::span<const float> logits,
+                  std::vector<float>& row) {
+  const std::vector<TokenId>& allowed = params.allowed_token_ids;
+  if (allowed.empty()) return row.assign(logits.begin(), logits.end());
+  row.assign(logits.size(), kMasked);
+  for (const TokenId token : allowed) row[token] = logits[token];
+}
+
 void apply_logits_processors(const SequenceState& state,
                              std::span<const TokenId> eos_token_ids,
                              std::span<float> logits) {
   const SamplingParams& params = state.params();
-  if (!params.allowed_token_ids.empty()) keep_allowed(params.allowed_token_ids, logits);
   mask_bad_words(state, logits);
   if (below_min_tokens(state)) {
     for (TokenId token : eos_token_ids) mask(logits, token);

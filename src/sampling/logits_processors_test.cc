@@ -17,10 +17,12 @@ SequenceState state_of(const SamplingParams& params,
 }
 
 std::vector<float> processed(const SequenceState& state,
-                             std::vector<float> logits,
+                             const std::vector<float>& logits,
                              std::vector<TokenId> eos = {}) {
-  apply_logits_processors(state, eos, logits);
-  return logits;
+  std::vector<float> row;
+  copy_allowed(state.params(), logits, row);
+  apply_logits_processors(state, eos, row);
+  return row;
 }
 
 TEST(LogitsProcessors, NothingAskedForChangesNothing) {

@@ -58,6 +58,8 @@ std::vector<TokenLogprob> top_logprobs(std::span<const Candidate> best, float ls
   return top;
 }
 
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
+
 // Below this the temperature is taken as greedy: scaled logits would overflow.
 constexpr float kMinTemperature = 1e-5f;
 
@@ -68,15 +70,22 @@ Sampler::Sampler(const ElementwiseKernels& kernels,
                  std::vector<TokenId> eos_token_ids)
     : kernels_(kernels), vocab_size_(vocab_size), eos_token_ids_(std::move(eos_token_ids)) {}
 
-std::optional<SampledToken> Sampler::sample(const SequenceState& state,
-                                            std::span<const float> logits,
-                                            SamplerScratch& scratch) const {
+std::optional<FiniteLogits> Sampler::check(std::span<const float> logits) const {
   PM_CHECK(logits.size() == static_cast<std::size_t>(vocab_size_), "{} logits", logits.size());
+  float max = 0;
+  const float lse = kernels_.log_sum_exp(logits.data(), vocab_size_, &max);
+  if (!std::isfinite(lse)) return std::nullopt;  // a NaN anywhere makes the sum NaN
+  return FiniteLogits{logits, lse};
+}
+
+std::optional<SampledToken> Sampler::sample(const SequenceState& state,
+                                            const FiniteLogits& logits,
+                                            SamplerScratch& scratch) const {
   const SamplingParams& params = state.params();
-  std::span<const float> processed = logits;
+  std::span<const float> processed = logits.values;
   const bool greedy = params.temperature < kMinTemperature;
   if (has_logits_processors(state) || !greedy) {
-    scratch.logits.assign(logits.begin(), logits.end());
+    copy_allowed(params, logits.values, scratch.logits);
     apply_logits_processors(state, eos_token_ids_, scratch.logits);
     if (!greedy) {
       const float inverse = 1.0f / params.temperature;
@@ -84,17 +93,17 @@ std::optional<SampledToken> Sampler::sample(const SequenceState& state,
     }
     processed = scratch.logits;
   }
-  float max = 0;
-  const float lse = kernels_.log_sum_exp(processed.data(), vocab_size_, &max);
-  if (!std::isfinite(lse)) return std::nullopt;  // a NaN anywhere makes the sum NaN
-
   SampledToken sampled;
   if (greedy) {
     sampled.token = static_cast<TokenId>(kernels_.argmax(processed.data(), vocab_size_));
+    if (processed[sampled.token] == kMasked) return std::nullopt;
   } else {
+    Scaled scaled{.values = processed};
+    scaled.log_sum_exp = kernels_.log_sum_exp(processed.data(), vocab_size_, &scaled.max);
+    if (!std::isfinite(scaled.log_sum_exp)) return std::nullopt;
     const auto position = static_cast<std::int32_t>(state.output().size());
     const double uniform = uniform_draw(state.seed(), state.sequence_index(), position);
-    sampled.token = draw(params, processed, uniform, scratch);
+    sampled.token = draw(params, scaled, uniform, scratch);
   }
   if (params.logprobs) {
     sampled.logprobs = logprobs(logits, sampled.token, *params.logprobs, scratch);
@@ -102,18 +111,16 @@ std::optional<SampledToken> Sampler::sample(const SequenceState& state,
   return sampled;
 }
 
-std::optional<BeamCandidates> Sampler::beam_candidates(const SequenceState& state,
-                                                       std::span<const float> logits,
-                                                       std::int32_t beam_width,
-                                                       SamplerScratch& scratch) const {
+BeamCandidates Sampler::beam_candidates(const SequenceState& state,
+                                        const FiniteLogits& logits,
+                                        std::int32_t beam_width,
+                                        SamplerScratch& scratch) const {
   const SamplingParams& params = state.params();
-  float max = 0;
-  const float lse = kernels_.log_sum_exp(logits.data(), vocab_size_, &max);
-  if (!std::isfinite(lse)) return std::nullopt;
-  std::span<const float> processed = logits;
+  const float lse = logits.log_sum_exp;
+  std::span<const float> processed = logits.values;
   float shift = lse;  // from a processed value to its log-probability
   if (has_logits_processors(state)) {
-    scratch.logits.assign(logits.begin(), logits.end());
+    copy_allowed(params, logits.values, scratch.logits);
     for (float& logit : scratch.logits) logit -= lse;
     apply_logits_processors(state, eos_token_ids_, scratch.logits);
     processed = scratch.logits;
@@ -128,24 +135,24 @@ std::optional<BeamCandidates> Sampler::beam_candidates(const SequenceState& stat
   result.candidates.reserve(scratch.candidates.size());
   std::int32_t num_going_on = 0;
   for (const auto& [value, token] : scratch.candidates) {
-    if (num_going_on == beam_width || !(value > -std::numeric_limits<float>::infinity())) break;
+    if (num_going_on == beam_width || !(value > kMasked)) break;
     const bool ends = is_end_token(params, eos_token_ids_, token);
     if (!ends) ++num_going_on;
-    result.candidates.push_back({token, ends, value - shift, logits[token] - lse, 0});
+    result.candidates.push_back({token, ends, value - shift, logits.values[token] - lse, 0});
   }
   if (!params.logprobs) return result;
   for (BeamCandidate& candidate : result.candidates) {
-    candidate.rank = rank_of(logits, candidate.token);
+    candidate.rank = rank_of(logits.values, candidate.token);
   }
   const std::int64_t num_top =
       *params.logprobs < 0 ? vocab_size_ : std::min(*params.logprobs, vocab_size_);
-  find_best(logits, num_top, scratch.candidates);
+  find_best(logits.values, num_top, scratch.candidates);
   result.top = top_logprobs(scratch.candidates, lse);
   return result;
 }
 
 TokenId Sampler::draw(const SamplingParams& params,
-                      std::span<const float> scaled,
+                      const Scaled& scaled,
                       double uniform,
                       SamplerScratch& scratch) const {
   const bool truncates = params.top_p < 1.0f || params.top_k > 0 || params.min_p > 0.0f;
@@ -165,16 +172,17 @@ TokenId Sampler::draw(const SamplingParams& params,
 
 // Inverts the cumulative distribution in id order: first by chunks with the vector kernel, then
 // within one.
-TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) const {
+TokenId Sampler::draw_from_all(const Scaled& scaled, double uniform) const {
   constexpr std::int64_t kChunk = 1024;
-  const auto size = static_cast<std::int64_t>(scaled.size());
+  const std::span<const float> values = scaled.values;
+  const auto size = static_cast<std::int64_t>(values.size());
+  const double lse = scaled.log_sum_exp;
   float max = 0;
-  const double lse = kernels_.log_sum_exp(scaled.data(), size, &max);
   double target = uniform;
   std::int64_t last_positive = -1;
   for (std::int64_t begin = 0; begin < size; begin += kChunk) {
     const std::int64_t count = std::min(kChunk, size - begin);
-    const double chunk_lse = kernels_.log_sum_exp(scaled.data() + begin, count, &max);
+    const double chunk_lse = kernels_.log_sum_exp(values.data() + begin, count, &max);
     if (!std::isfinite(chunk_lse)) continue;  // every token masked
     const double mass = std::exp(chunk_lse - lse);
     last_positive = begin;
@@ -183,7 +191,7 @@ TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) co
       continue;
     }
     for (std::int64_t i = begin; i < begin + count; ++i) {
-      target -= std::exp(static_cast<double>(scaled[i]) - lse);
+      target -= std::exp(static_cast<double>(values[i]) - lse);
       if (target < 0) return static_cast<TokenId>(i);
     }
     break;
@@ -193,20 +201,19 @@ TokenId Sampler::draw_from_all(std::span<const float> scaled, double uniform) co
   PM_CHECK(last_positive >= 0, "every token is masked");
   const std::int64_t count = std::min(kChunk, size - last_positive);
   return static_cast<TokenId>(last_positive +
-                              kernels_.argmax(scaled.data() + last_positive, count));
+                              kernels_.argmax(values.data() + last_positive, count));
 }
 
 // The tokens that min_p, top_k and top_p leave, in that order, most likely first. Only tokens above
 // a cutoff are gathered and sorted; the cutoff falls until they surely hold all that is left.
 void Sampler::collect_candidates(const SamplingParams& params,
-                                 std::span<const float> scaled,
+                                 const Scaled& scaled,
                                  SamplerScratch& scratch) const {
-  constexpr float kMasked = -std::numeric_limits<float>::infinity();
   constexpr float kFirstDepth = 8.0f, kEverything = 1e6f;
   std::vector<Candidate>& candidates = scratch.candidates;
-  const auto size = static_cast<std::int64_t>(scaled.size());
-  float max = 0;
-  const double lse = kernels_.log_sum_exp(scaled.data(), size, &max);
+  const std::span<const float> values = scaled.values;
+  const auto size = static_cast<std::int64_t>(values.size());
+  const double lse = scaled.log_sum_exp;
   const bool has_min_p = params.min_p > 0.0f;
   const bool has_top_k = params.top_k > 0 && params.top_k < size;
   const auto top_k = static_cast<std::size_t>(params.top_k);
@@ -219,13 +226,13 @@ void Sampler::collect_candidates(const SamplingParams& params,
   double mass = 0;  // of the candidates, where top_p is to know it
   for (float depth = kFirstDepth;; depth *= 4.0f) {
     const bool everything = has_min_p || depth > kEverything;
-    const float cutoff = has_min_p    ? max + std::log(params.min_p)
+    const float cutoff = has_min_p    ? scaled.max + std::log(params.min_p)
                          : everything ? kMasked
-                                      : max - depth;
+                                      : scaled.max - depth;
     candidates.clear();
     for (std::int64_t i = 0; i < size; ++i) {
-      if (scaled[i] >= cutoff && scaled[i] != kMasked) {
-        candidates.emplace_back(scaled[i], static_cast<TokenId>(i));
+      if (values[i] >= cutoff && values[i] != kMasked) {
+        candidates.emplace_back(values[i], static_cast<TokenId>(i));
       }
     }
     mass = mass_of();
@@ -252,20 +259,19 @@ void Sampler::collect_candidates(const SamplingParams& params,
   candidates.resize(std::max<std::size_t>(kept, 1));
 }
 
-PositionLogprobs Sampler::logprobs(std::span<const float> logits,
+PositionLogprobs Sampler::logprobs(const FiniteLogits& logits,
                                    TokenId token,
                                    std::int32_t num_top,
                                    SamplerScratch& scratch) const {
-  const auto size = static_cast<std::int64_t>(logits.size());
-  float max = 0;
-  const float lse = kernels_.log_sum_exp(logits.data(), size, &max);
+  const std::span<const float> values = logits.values;
+  const auto size = static_cast<std::int64_t>(values.size());
   PositionLogprobs result;
-  result.chosen = {token, logits[token] - lse, rank_of(logits, token), {}};
+  result.chosen = {token, values[token] - logits.log_sum_exp, rank_of(values, token), {}};
   const std::int64_t count = num_top < 0 ? size : std::min<std::int64_t>(num_top, size);
   if (count == 0) return result;
 
-  find_best(logits, count, scratch.candidates);
-  result.top = top_logprobs(scratch.candidates, lse);
+  find_best(values, count, scratch.candidates);
+  result.top = top_logprobs(scratch.candidates, logits.log_sum_exp);
   return result;
 }
 

@@ -38,7 +38,7 @@ void Scheduler::fail_step(std::uint64_t step_id, StepOutput& output) {
     const auto found = sequences_.find(seq);
     if (found == sequences_.end()) return;
     --found->second->num_in_flight;
-    fail_request(found->second->request, output);
+    fail_request(found->second->request, StepFailure::kStep, output);
   };
   for (const Load& load : step->loads) fail(load.seq);
   for (const Chunk& chunk : step->chunks) fail(chunk.seq);
@@ -72,14 +72,17 @@ void Scheduler::commit_chunk(const Step& step,
   if (found != sequences_.end()) {
     Sequence& sequence = *found->second;
     --sequence.num_in_flight;
-    if (result.failed) return fail_request(sequence.request, output);
+    if (result.failure != StepFailure::kNone) {
+      return fail_request(sequence.request, result.failure, output);
+    }
     // A preemption since then has given the blocks away.
     if (sequence.incarnation == chunk.incarnation) publish_blocks(sequence, chunk.end);
     if (chunk.prompt_logprobs) take_prompt_logprobs(chunk, sequence.request, result, output);
     if (chunk.beam) return accept_candidates(chunk, sequence, std::move(result.beam), output);
   }
   if (chunk.beam) return;
-  PM_CHECK(static_cast<std::int32_t>(result.samples.size()) == chunk.num_samples || result.failed,
+  PM_CHECK(static_cast<std::int32_t>(result.samples.size()) == chunk.num_samples ||
+               result.failure != StepFailure::kNone,
            "sequence {}: {} samples where {} were planned",
            chunk.seq,
            result.samples.size(),
@@ -153,13 +156,14 @@ void Scheduler::end_by_token(TokenId token,
   if (!is_eos) event.stop_token = token;
 }
 
-void Scheduler::fail_request(ScheduledRequest& request, StepOutput& output) {
+void Scheduler::fail_request(ScheduledRequest& request, StepFailure failure, StepOutput& output) {
   const auto fail = [&](std::int32_t index, SeqId seq) {
     SequenceEvent& event = output.events.emplace_back();
     event.request = request.id;
     event.sequence_index = index;
     event.seq = seq;
     event.finish_reason = FinishReason::kError;
+    event.failure = failure;
   };
   if (request.spawned && !request.beams) {
     for (const auto& sequence : request.sequences) fail(sequence->index, sequence->id);

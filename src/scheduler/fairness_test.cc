@@ -61,7 +61,7 @@ class Clients {
     if (plan_.empty()) return;
     StepResult result{plan_.step_id, {}};
     for (const SequenceStep& share : plan_.sequences) {
-      result.sequences.push_back({share.seq, {}, {}, false});
+      result.sequences.push_back({share.seq});
       if (share.sample()) result.sequences.back().samples.push_back({7, {}});
     }
     scheduler_->commit(std::move(result), output_);

@@ -99,9 +99,10 @@ struct SequenceEvent {
   SeqId seq = 0;
   std::optional<SampledToken> sampled;               // logprobs moved from the StepResult
   FinishReason finish_reason = FinishReason::kNone;  // kStop, kLength or kError
-  std::optional<TokenId> stop_token;  // set when one of stop_token_ids (not EOS) ended it
-  std::optional<float> beam_score;    // set at the end of a beam search's hypothesis
-  bool request_finished = false;      // no sequence of the request is left
+  std::optional<TokenId> stop_token;         // set when one of stop_token_ids (not EOS) ended it
+  std::optional<float> beam_score;           // set at the end of a beam search's hypothesis
+  StepFailure failure = StepFailure::kNone;  // why, with kError
+  bool request_finished = false;             // no sequence of the request is left
 };
 
 // Logprobs of prompt tokens first_position, first_position+1, ...; each position comes once, in
@@ -177,6 +178,7 @@ class Scheduler {
   void plan(StepPlan& plan);
   // The result of the oldest step in flight; sequences in the order of its plan. Results of
   // sequences that have ended meanwhile are dropped. `output` is overwritten.
+  // Moves what it hands on out of `result`, whose vectors keep their memory.
   void commit(StepResult&& result, StepOutput& output);
   // The oldest step in flight failed as a whole: its requests end with kError events.
   void fail_step(std::uint64_t step_id, StepOutput& output);
@@ -292,7 +294,7 @@ class Scheduler {
                             StepOutput& output);
   // The event of a token that ends its sequence: is_end_token().
   void end_by_token(TokenId token, const SamplingParams& params, SequenceEvent& event) const;
-  void fail_request(ScheduledRequest& request, StepOutput& output);
+  void fail_request(ScheduledRequest& request, StepFailure failure, StepOutput& output);
   // Frees the sequence; true if it was the request's last, which is then gone as well.
   bool end_sequence(Sequence& sequence);
   void end_request(ScheduledRequest& request);

@@ -51,8 +51,7 @@ TEST(SchedulerAllocations, ASteadyStepAllocatesAlmostNothing) {
     const std::size_t after_plan = num_allocations;
     StepResult result{plan.step_id, {}};
     for (const SequenceStep& share : plan.sequences) {
-      result.sequences.push_back(
-          {share.seq, {SampledToken{static_cast<TokenId>(i), {}}}, {}, false});
+      result.sequences.push_back({share.seq, {SampledToken{static_cast<TokenId>(i), {}}}});
     }
     const std::size_t before_commit = num_allocations;
     scheduler->commit(std::move(result), output);

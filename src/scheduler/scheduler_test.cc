@@ -379,7 +379,7 @@ TEST(Scheduler, APromptThatPartsWithinABlockStartsFromACopyOfIt) {
   b.scheduler->check_invariants();
   StepResult result{b.plan.step_id, {}};
   for (const SequenceStep& share : b.plan.sequences) {
-    result.sequences.push_back({share.seq, {SampledToken{7, {}}}, {}, false});
+    result.sequences.push_back({share.seq, {SampledToken{7, {}}}});
   }
   b.scheduler->commit(std::move(result), b.output);
   EXPECT_EQ(b.scheduler->stats().blocks.pinned, 0);
@@ -482,13 +482,14 @@ TEST(Scheduler, AFailureEndsOneRequestOnly) {
   b.step();
   b.next();
   StepResult result = b.result(7);
-  result.sequences[1].failed = true;
+  result.sequences[1].failure = StepFailure::kNonFinite;
   b.scheduler->commit(std::move(result), b.output);
   // The first sequence's token, then the end of both, then the other request's token.
   ASSERT_EQ(b.output.events.size(), 4u);
   EXPECT_EQ(b.output.events[0].finish_reason, FinishReason::kNone);
   EXPECT_EQ(b.output.events[1].finish_reason, FinishReason::kError);
   EXPECT_EQ(b.output.events[2].finish_reason, FinishReason::kError);
+  EXPECT_EQ(b.output.events[2].failure, StepFailure::kNonFinite);
   EXPECT_TRUE(b.output.events[2].request_finished);
   EXPECT_EQ(b.output.events[3].request, 2u);
   EXPECT_TRUE(b.output.events[3].sampled.has_value());
@@ -496,6 +497,7 @@ TEST(Scheduler, AFailureEndsOneRequestOnly) {
   b.scheduler->fail_step(b.plan.step_id, b.output);
   ASSERT_EQ(b.output.events.size(), 1u);
   EXPECT_EQ(b.output.events[0].finish_reason, FinishReason::kError);
+  EXPECT_EQ(b.output.events[0].failure, StepFailure::kStep);
   EXPECT_FALSE(b.scheduler->has_requests());
   EXPECT_EQ(b.scheduler->stats().blocks.referenced, 0);
   b.scheduler->check_invariants();
@@ -508,7 +510,7 @@ TEST(Scheduler, AnAbortDuringAStepHoldsItsBlocksUntilTheCommit) {
   EXPECT_TRUE(b.scheduler->abort(1));
   EXPECT_EQ(b.scheduler->stats().blocks.pinned, 2);
   StepResult result{b.plan.step_id, {}};
-  result.sequences.push_back({1, {SampledToken{7, {}}}, {}, false});
+  result.sequences.push_back({1, {SampledToken{7, {}}}});
   b.scheduler->commit(std::move(result), b.output);
   EXPECT_TRUE(b.output.events.empty());
   EXPECT_EQ(b.scheduler->stats().blocks.pinned, 0);

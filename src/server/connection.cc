@@ -8,6 +8,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "base/logging.h"
 #include "server/error_response.h"
 #include "server/exchange.h"
 #include "server/response_head.h"
@@ -45,6 +46,10 @@ void Connection::start() {
   error_code ignored;
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   socket_.non_blocking(true, ignored);
+  const asio::ip::tcp::endpoint client = socket_.remote_endpoint(ignored);
+  const std::string address = client.address().to_string();
+  client_ = client.address().is_v6() ? fmt::format("[{}]:{}", address, client.port())
+                                     : fmt::format("{}:{}", address, client.port());
   // Each coroutine holds the connection until it ends.
   const auto finished = [self = shared_from_this()](const std::exception_ptr&) {};
   asio::co_spawn(strand_, read_loop(), finished);
@@ -176,6 +181,10 @@ auto Connection::read_request(HttpParser& parser) -> Task<bool> {
 }
 
 auto Connection::answer(HttpRequest request) -> Task<bool> {
+  const TimePoint begin = Clock::now();
+  AccessRecord record = access_record(client_, request);
+  status_ = 0;
+  num_bytes_sent_ = 0;
   const bool counted = host_->on_exchange_begin();
   const auto exchange =
       std::make_shared<Exchange>(weak_from_this(), strand_, host_->context, request);
@@ -185,8 +194,17 @@ auto Connection::answer(HttpRequest request) -> Task<bool> {
   const bool keep = co_await write_answer(exchange);
   exchange->client_gone();  // a no-op unless the answer was cut short
   current_.reset();
+  log_access(std::move(record), begin);
   if (counted) host_->on_exchange_end();
   co_return keep;
+}
+
+void Connection::log_access(AccessRecord record, TimePoint begin) const {
+  if (!host_->context->options.access_log) return;
+  if (status_ != 0) record.status = status_;
+  record.num_bytes = num_bytes_sent_;
+  record.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  spdlog::info(access_line(record));
 }
 
 // True when the connection may serve another request.
@@ -206,8 +224,8 @@ auto Connection::write_answer(std::shared_ptr<Exchange> exchange) -> Task<bool> 
       if (output.stream) framing = exchange->http_1_1() ? Framing::kChunked : Framing::kUntilClose;
       if (framing == Framing::kUntilClose) keep = false;
       if (output.head.status == 204) framing = Framing::kNone;
-      host_->context->metrics->count_http(
-          exchange->route(), exchange->method(), output.head.status);
+      status_ = output.head.status;
+      host_->context->metrics->count_http(exchange->route(), exchange->method(), status_);
       bytes = response_head(output.head, framing, keep, exchange->http_1_1());
       if (!output.stream && exchange->method() != "HEAD") bytes += output.head.body;
     }
@@ -230,7 +248,11 @@ auto Connection::refuse(HttpParseError error) -> Task<void> {
       error_response(error.status, Error{ErrorCode::kInvalidArgument, error.message, {}});
   host_->context->metrics->count_http("malformed", "", error.status);
   std::string bytes = response_head(response, Framing::kLength, false, true) + response.body;
+  const TimePoint begin = Clock::now();
+  status_ = error.status;
+  num_bytes_sent_ = 0;
   const bool sent = co_await write_all(std::move(bytes));
+  log_access({.client = client_}, begin);
   if (sent) co_await linger();
 }
 
@@ -240,7 +262,10 @@ auto Connection::write_all(std::string bytes) -> Task<bool> {
   std::size_t done = 0;
   while (done < bytes.size() && !closed_) {
     error_code ec;
-    done += socket_.write_some(asio::buffer(bytes.data() + done, bytes.size() - done), ec);
+    const std::size_t size =
+        socket_.write_some(asio::buffer(bytes.data() + done, bytes.size() - done), ec);
+    done += size;
+    num_bytes_sent_ += size;
     if (!ec) continue;
     if (ec != asio::error::would_block && ec != asio::error::try_again) co_return false;
     write_timer_.expires_at(after(host_->context->options.write_timeout_s));

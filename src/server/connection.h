@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "server/access_log.h"
 #include "server/http_parser.h"
 #include "server/http_types.h"
 #include "server/server_context.h"
@@ -67,6 +68,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Closes and drops what the kernel still holds for a client that doesn't read it.
   void reset();
   void consume(std::size_t size);
+  void log_access(AccessRecord record, TimePoint begin) const;
 
   Strand strand_;
   Socket socket_;
@@ -75,9 +77,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Timer write_timer_;  // closes the socket when a write makes no progress
   std::shared_ptr<const ConnectionHost> host_;
   std::shared_ptr<Exchange> current_;
-  std::string in_;        // received, not yet parsed
-  std::size_t in_limit_;  // read_loop() pauses at this size
-  bool eof_ = false;      // the client sends no more
+  std::string client_;              // address and port
+  int status_ = 0;                  // of the current answer; 0: not yet begun
+  std::size_t num_bytes_sent_ = 0;  // of the current answer
+  std::string in_;                  // received, not yet parsed
+  std::size_t in_limit_;            // read_loop() pauses at this size
+  bool eof_ = false;                // the client sends no more
   bool closed_ = false;
   bool discarding_ = false;  // lingering: what arrives is dropped
   bool first_request_ = true;

@@ -48,6 +48,7 @@ struct Meter {
     request.decode_s = between(t.first_token, t.finished);
     request.inference_s = between(t.first_scheduled, t.finished);
     request.prompt_tokens = delta.usage.prompt_tokens;
+    request.cached_tokens = delta.usage.cached_tokens;
     request.generation_tokens = delta.usage.completion_tokens;
     request.max_generation_tokens =
         *std::max_element(tokens_per_choice.begin(), tokens_per_choice.end());

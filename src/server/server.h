@@ -29,7 +29,8 @@ struct ServerOptions {
   // If there are any, /v1/* and the like need "Authorization: Bearer KEY" with one of them. Several
   // tell tenants apart for the fair policy, in place of the requests' `user`.
   std::vector<std::string> api_keys;
-  std::string version;  // what /version says; empty: the build's
+  bool access_log = true;  // a line for each request
+  std::string version;     // what /version says; empty: the build's
 
   int io_threads = 1;
   int worker_threads = 2;

@@ -25,6 +25,7 @@ class ServerTest : public ::testing::Test {
     engine_options.tokenizer = kTokenizer;
     engine_ = std::make_unique<FakeEngine>(engine_options);
     options.port = 0;
+    options.access_log = access_log_;
     auto server = Server::start(*engine_, options);
     ASSERT_TRUE(server.ok()) << server.error().message;
     server_ = std::move(server).value();
@@ -74,6 +75,7 @@ class ServerTest : public ::testing::Test {
     return true;
   }
 
+  bool access_log_ = false;
   std::unique_ptr<FakeEngine> engine_;
   std::unique_ptr<Server> server_;
 };

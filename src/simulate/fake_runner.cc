@@ -233,14 +233,14 @@ SequenceResult FakeRunner::run(const OwnedShare& owned) {
   State& state = state_of(share.seq);
   const std::int32_t begin = share.num_computed_tokens;
   const auto end = begin + static_cast<std::int32_t>(owned.token_ids.size());
-  if (state.failed) return {share.seq, {}, {}, true};
+  if (state.failed) return {share.seq, {}, {}, StepFailure::kNonFinite};
   if (state.params->use_beam_search) learn_tokens(owned, state);
   require(end <= static_cast<std::int32_t>(state.tokens.size()),
           "sequence {}: tokens up to {} of {}",
           share.seq,
           end,
           state.tokens.size());
-  SequenceResult result{share.seq, {}, {}, false};
+  SequenceResult result{share.seq};
   SlotContent last = kEmptySlot;
   for (std::int32_t position = begin; position < end; ++position) {
     const TokenId token = owned.token_ids[position - begin];
@@ -270,7 +270,7 @@ SequenceResult FakeRunner::run(const OwnedShare& owned) {
   if (failing_ == share.seq) {
     failing_ = 0;
     fail_family(state);
-    result.failed = true;
+    result.failure = StepFailure::kNonFinite;
     return result;
   }
   if (share.beam_width > 0) {

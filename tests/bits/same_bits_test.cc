@@ -215,7 +215,7 @@ class Rig {
       }
     }
     runner_->submit(plan_);
-    scheduler_->commit(runner_->wait(), output_);
+    scheduler_->commit(std::move(runner_->wait()), output_);
     for (const SequenceEvent& event : output_.events) {
       if (event.request == kTarget && event.sampled)
         observed_.output.push_back(event.sampled->token);

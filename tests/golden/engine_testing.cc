@@ -98,7 +98,7 @@ void TestEngine::append_chunk(Sequence& sequence, std::int32_t count, bool sampl
 StepResult TestEngine::execute(StepPlan& plan) {
   plan.step_id = next_step_++;
   runner_->submit(plan);
-  StepResult result = runner_->wait();
+  StepResult result = std::move(runner_->wait());
   plan.clear();
   return result;
 }
@@ -176,7 +176,9 @@ std::vector<std::vector<SampledToken>> TestEngine::generate(
     }
     StepResult result = execute(plan);
     for (std::size_t i = 0; i < running.size(); ++i) {
-      PM_CHECK(!result.sequences[i].failed && result.sequences[i].samples.size() == 1, "no sample");
+      PM_CHECK(result.sequences[i].failure == StepFailure::kNone &&
+                   result.sequences[i].samples.size() == 1,
+               "no sample");
       outputs[i].push_back(std::move(result.sequences[i].samples.front()));
       running[i].tokens.push_back(outputs[i].back().token);
     }

@@ -33,6 +33,8 @@ EngineSnapshot snapshot(const EngineStats& stats) {
   out.tier_failed_loads = stats.tier_failed_loads;
   out.prefix_cache_copied = stats.prefix_cache_copied;
   out.step_seconds = stats.step_seconds;
+  out.iteration_tokens = stats.iteration_tokens;
+  out.corrupted_requests = stats.corrupted_requests;
   return out;
 }
 
