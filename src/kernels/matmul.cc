@@ -27,7 +27,7 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
       bytes = (cols + cols % 2) * 4;
       break;
     case ActivationFormat::kFixed16:
-      bytes = fixed_blocks(cols) * (kFixedBlock * 2 + 4);
+      bytes = fixed_padded_cols(cols) * 2 + fixed_blocks(cols) * 4;
       break;
     case ActivationFormat::kQ16:
       bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q16Block));

@@ -21,7 +21,7 @@ namespace pagemill {
 enum class ActivationFormat {
   kF32,
   kBF16,     // rounded to nearest even; stored as the instruction set likes it
-  kFixed16,  // int16 by blocks of 64 along K, each with an f32 scale (max|x|/8191)
+  kFixed16,  // int16 by blocks of 128 along K, each with an f32 scale (max|x|/4095)
   kQ16,  // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its
          // values
 };
@@ -76,7 +76,7 @@ struct RowOrder {
 // Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the
 // weight's own (quantized stays quantized, F16 stays in 16 bits), or kF32 / kBF16 to convert or
 // dequantize. kAvx512 holds BF16 as block fixed point (DType::kFixed16), which is closer to the
-// weights than 1/8190 of the largest of 64. Nothing is converted to F16, which would overflow.
+// weights than 1/8190 of the largest of 128. Nothing is converted to F16, which would overflow.
 // Errors name the shape that is wrong (K must be a multiple of the format's block).
 Result<PackedMatrix> pack_matrix(
     Isa isa, const TensorView& weight, DType compute, RowOrder order, ThreadPool& pool);

@@ -1,4 +1,4 @@
-// BF16 weights as block fixed point (FIXED16): exact int32 sums of 64 products by VPDPWSSD, two at
+// BF16 weights as block fixed point (FIXED16): exact int32 sums of 128 products by VPDPWSSD, two at
 // a time in each lane, then sum += float(int32 sum) * scale_w * scale_x in f32. Where VDPBF16PS is
 // slow this has twice the rate of widening bf16 to f32, and less error than rounding activations to
 // bf16 (docs/ARCHITECTURE.md, "Kernels").
@@ -15,7 +15,8 @@ struct Fixed16Kernel {
   static void compute(const MatmulArgs& a, std::int64_t row, const Panels& panels) {
     const std::byte* const x = a.x + static_cast<std::size_t>(row) * a.x_stride;
     const std::int64_t blocks = fixed_blocks(a.cols);
-    const std::byte* const scales_x = x + blocks * kFixedBlock * 2;
+    const std::int64_t padded = fixed_padded_cols(a.cols);
+    const std::byte* const scales_x = x + padded * 2;
     __m512 sums[kRows][kCount];
     PM_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -31,7 +32,9 @@ struct Fixed16Kernel {
       }
       const std::byte* pair = x + b * kFixedBlock * 2;
       const std::int64_t begin = b * kFixedUnitBytes + kLine;
-      for (std::int64_t at = begin; at < begin + kFixedUnitBytes - kLine; at += kLine, pair += 4) {
+      const std::int64_t left = padded - b * kFixedBlock;
+      const std::int64_t end = begin + (left < kFixedBlock ? left : kFixedBlock) / 2 * kLine;
+      for (std::int64_t at = begin; at < end; at += kLine, pair += 4) {
         const std::byte* line[kCount];
         PM_UNROLL
         for (int p = 0; p < kCount; ++p) {

@@ -56,7 +56,7 @@ std::vector<float> as_prepared(ActivationFormat format,
     case ActivationFormat::kQ16:
       return in_blocks(x, row, 32, 32767.0f);
     case ActivationFormat::kFixed16:
-      return in_blocks(x, row, 64, 8191.0f);
+      return in_blocks(x, row, 128, 4095.0f);
     case ActivationFormat::kBF16:
       break;
   }
@@ -68,7 +68,7 @@ std::vector<float> as_prepared(ActivationFormat format,
 // The weights as `packed` holds them.
 std::vector<float> as_packed(const PackedMatrix& packed, const std::vector<float>& w) {
   if (packed.activation_format() != ActivationFormat::kFixed16) return w;
-  return in_blocks(w, static_cast<std::size_t>(packed.cols()), 64, 4095.0f);
+  return in_blocks(w, static_cast<std::size_t>(packed.cols()), 128, 4095.0f);
 }
 
 class MatmulTest : public ::testing::TestWithParam<std::tuple<Isa, DType>> {
@@ -434,18 +434,18 @@ TEST(Matmul, Avx2AndAvx512AgreeToTheBit) {
   }
 }
 
-// Every sum of 64 products as large as it can be: one bit more would overflow an int32.
+// Every sum of 128 products as large as it can be: one bit more would overflow an int32.
 TEST(FixedPoint, TheLargestSumsAreExact) {
   if (!isa_supported(Isa::kAvx512)) GTEST_SKIP() << "this machine lacks AVX-512";
   ThreadPool pool(1);
   constexpr std::int64_t kCols = 256;
   for (const float sign : {1.0f, -1.0f}) {
     const std::vector<float> w(20 * kCols, sign * 4095.0f);
-    const std::vector<float> x(13 * kCols, 8191.0f);
+    const std::vector<float> x(13 * kCols, 4095.0f);
     const TensorView view{DType::kF32, {20, kCols}, reinterpret_cast<const std::byte*>(w.data())};
     const PackedMatrix packed = pack(Isa::kAvx512, view, DType::kBF16, pool);
     const std::vector<float> y = multiply(Isa::kAvx512, pool, packed, x.data(), 13);
-    for (const float value : y) EXPECT_FLOAT_EQ(value, sign * 4095.0f * 8191.0f * kCols);
+    for (const float value : y) EXPECT_FLOAT_EQ(value, sign * 4095.0f * 4095.0f * kCols);
   }
 }
 

@@ -7,8 +7,9 @@
 //   F32    [K][16]
 //   F16    [K][16], and 16 zeros after an odd K
 //   BF16   [ceil(K/2)][16][2]; the last of an odd K is paired with zero
-//   FIXED16  units of 64 along K (the last filled up with zeros): scales f32 [16], then as BF16
-//          [32][16][2] of int16
+//   FIXED16  units of 128 along K: scales f32 [16], then as BF16 [64][16][2] of int16; the last
+//   unit
+//          is of 64 where that holds what is left. Filled up with zeros
 //   Q*     units of 64 (Q8_0, Q4_0, Q4_1) or 256 (K-quants) along K: scales first, then the blocks
 //   of
 //          32. A block is cut into 8 groups of 4 along K, so that a group is 16 lanes of 4 bytes:
@@ -27,8 +28,8 @@
 //   Q6_K   d f16 [16], 32 bytes unused, sc i8 [8][2][16],        {nibbles, pairs}[8]
 //
 // Prepared activations are rows of f32 (for BF16 weights rounded to bf16, and by kAvx512Bf16 stored
-// in 16 bits) with a zero after an odd K, or of Q16Block, or for FIXED16 int16 [units][64] followed
-// by f32 scales [units].
+// in 16 bits) with a zero after an odd K, or of Q16Block, or for FIXED16 int16 [K, filled up to
+// a multiple of 64] followed by f32 scales [units].
 //
 // Only constants and plain structs here: this header is compiled for every ISA.
 #pragma once
@@ -58,15 +59,17 @@ struct alignas(32) Q16Block {
 };
 static_assert(sizeof(Q16Block) == 96);
 
-// FIXED16: a sum of 64 products, 64 * kFixedWeightMax * kFixedActivationMax, just fits an int32.
-// Activations get the larger share of the bits, since they have the heavier tails.
-inline constexpr std::int64_t kFixedBlock = 64;  // elements along K
-inline constexpr float kFixedWeightMax = 4095.0f;
-inline constexpr float kFixedActivationMax = 8191.0f;
+// FIXED16: a sum of 128 products, 128 * kFixedMax^2, just fits an int32.
+inline constexpr std::int64_t kFixedBlock = 128;  // elements along K
+inline constexpr std::int64_t kFixedHalf = 64;    // the last block may be one
+inline constexpr float kFixedMax = 4095.0f;       // of weights and of activations
 inline constexpr std::int64_t kFixedUnitBytes = kLine + kFixedBlock * kPanelCols * 2;
 
 constexpr std::int64_t fixed_blocks(std::int64_t cols) {
   return (cols + kFixedBlock - 1) / kFixedBlock;
+}
+constexpr std::int64_t fixed_padded_cols(std::int64_t cols) {
+  return (cols + kFixedHalf - 1) / kFixedHalf * kFixedHalf;
 }
 
 template <DType kType>
@@ -162,9 +165,9 @@ MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
 MatmulFn matmul_kquant_fn(DType dtype);
 MatmulFn matmul_fixed16_fn();
-// Blocks of 64 values x (the last filled up with zeros) as q = round(x * max_q / max|x|) and the
-// scale max|x| / max_q: a weight's blocks as DType::kFixed16 has them, or activations. A block with
-// a value that is not finite has zeros and the scale NaN.
+// Blocks of 128 values x (the last filled up with zeros) as q = round(x * kFixedMax / max|x|) and
+// the scale max|x| / kFixedMax: a weight's blocks as DType::kFixed16 has them, or activations. A
+// block with a value that is not finite has zeros and the scale NaN.
 void quantize_fixed16_weights(const float* x, std::int64_t cols, std::byte* out);
 void prepare_fixed16(const float* x, std::int64_t cols, std::byte* out);
 // Rounded and not widened again, two to a word: what avx512bf16's BF16 product takes.

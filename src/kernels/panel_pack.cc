@@ -1,5 +1,6 @@
 #include "kernels/panel_pack.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
@@ -193,7 +194,9 @@ void pack_fixed16(const Rows& rows, std::int64_t cols, std::byte* panel) {
       const std::byte* const src = rows[c] != nullptr ? rows[c] + b * kBytes : nullptr;
       std::byte* const unit = panel + b * kFixedUnitBytes;
       store(unit + c * 4, src != nullptr ? load<float>(src + kFixedBlock * 2) : 0.0f);
-      for (int i = 0; i < kFixedBlock / 2; ++i) {
+      const std::int64_t pairs =
+          std::min(kFixedBlock, fixed_padded_cols(cols) - b * kFixedBlock) / 2;
+      for (int i = 0; i < pairs; ++i) {
         store(lane(unit + kLine, i, c), src != nullptr ? u32(src + i * 4) : 0u);
       }
     }
@@ -324,7 +327,7 @@ std::size_t panel_bytes(DType dtype, std::int64_t cols) {
     case DType::kBF16:
       return static_cast<std::size_t>((cols + 1) / 2 * kPanelCols * 4);
     case DType::kFixed16:
-      return static_cast<std::size_t>(fixed_blocks(cols) * kFixedUnitBytes);
+      return static_cast<std::size_t>((fixed_blocks(cols) + fixed_padded_cols(cols) / 2) * kLine);
     case DType::kQ8_0:
       return quantized_bytes<DType::kQ8_0>(cols);
     case DType::kQ4_0:

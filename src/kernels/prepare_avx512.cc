@@ -15,44 +15,49 @@ inline void store_q(std::int16_t* out, __m512i values) {
   _mm256_store_si256(reinterpret_cast<__m256i*>(out), ordered);
 }
 
-// Writes the block's int16 and returns its scale; of a short block, `left` values are there.
-inline float quantize_block(const float* x, std::int64_t left, float max_q, std::byte* q) {
-  constexpr int kParts = kFixedBlock / 16;
-  __m512 values[kParts];
+inline __m512 load_left(const float* x, std::int64_t left) {
+  const unsigned lanes = left >= 16 ? 0xffffu : left > 0 ? (1u << left) - 1 : 0u;
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), x);
+}
+
+// Writes `size` int16 (a multiple of 16) and returns their scale; `left` values are there, zeros
+// follow.
+inline float quantize_block(const float* x, std::int64_t left, std::int64_t size, std::byte* q) {
   __m512 largest = _mm512_setzero_ps();
   __mmask16 unordered = 0;
-  for (int i = 0; i < kParts; ++i, left -= 16) {
-    const unsigned lanes = left >= 16 ? 0xffffu : left > 0 ? (1u << left) - 1 : 0u;
-    values[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), x + i * 16);
-    largest = _mm512_max_ps(largest, _mm512_abs_ps(values[i]));
-    unordered |= _mm512_cmp_ps_mask(values[i], values[i], _CMP_UNORD_Q);
+  for (std::int64_t i = 0; i < size; i += 16) {
+    const __m512 values = load_left(x + i, left - i);
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(values));
+    unordered |= _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
   }
   const float max = _mm512_reduce_max_ps(largest);
   const bool finite = max <= kInt16MaxFinite && unordered == 0;
-  const __m512 factor = _mm512_set1_ps(int16_factor(max, finite, max_q));
+  const __m512 factor = _mm512_set1_ps(int16_factor(max, finite, kFixedMax));
   const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
-  for (int i = 0; i < kParts; ++i) {
-    const __m512i rounded = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(keep, values[i], factor));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i * 32), _mm512_cvtepi32_epi16(rounded));
+  for (std::int64_t i = 0; i < size; i += 16) {
+    const __m512 scaled = _mm512_maskz_mul_ps(keep, load_left(x + i, left - i), factor);
+    const __m256i words = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(scaled));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i * 2), words);
   }
-  return int16_scale(max, finite, max_q);
+  return int16_scale(max, finite, kFixedMax);
 }
 
 }  // namespace
 
 void quantize_fixed16_weights(const float* x, std::int64_t cols, std::byte* out) {
   for (std::int64_t at = 0; at < cols; at += kFixedBlock, out += kFixedBlock * 2 + 4) {
-    const float scale = quantize_block(x + at, cols - at, kFixedWeightMax, out);
+    const float scale = quantize_block(x + at, cols - at, kFixedBlock, out);
     __builtin_memcpy(out + kFixedBlock * 2, &scale, sizeof(scale));
   }
 }
 
 void prepare_fixed16(const float* x, std::int64_t cols, std::byte* out) {
-  auto* const scales = reinterpret_cast<float*>(out + fixed_blocks(cols) * kFixedBlock * 2);
-  for (std::int64_t b = 0; b < fixed_blocks(cols); ++b) {
-    const std::int64_t at = b * kFixedBlock;
-    scales[b] = quantize_block(x + at, cols - at, kFixedActivationMax, out + at * 2);
+  auto* scale = reinterpret_cast<float*>(out + fixed_padded_cols(cols) * 2);
+  std::int64_t at = 0;
+  for (; cols - at > kFixedHalf; at += kFixedBlock) {
+    *scale++ = quantize_block(x + at, cols - at, kFixedBlock, out + at * 2);
   }
+  if (at < cols) *scale = quantize_block(x + at, cols - at, kFixedHalf, out + at * 2);
 }
 
 void prepare_bf16_pairs(const float* x, std::int64_t cols, std::byte* out) {

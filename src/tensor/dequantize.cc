@@ -117,8 +117,8 @@ void q6_k_block(const std::byte* src, float* out) {
 }
 
 void fixed16_block(const std::byte* src, float* out) {
-  const auto d = load<float>(src + 128);
-  for (int i = 0; i < 64; ++i) out[i] = d * static_cast<float>(load<std::int16_t>(src + i * 2));
+  const auto d = load<float>(src + 256);
+  for (int i = 0; i < 128; ++i) out[i] = d * static_cast<float>(load<std::int16_t>(src + i * 2));
 }
 
 template <void (*Block)(const std::byte*, float*)>

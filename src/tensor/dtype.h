@@ -21,7 +21,7 @@ enum class DType : std::uint8_t {
   kI64,
   kU8,
   kBool,
-  // Block fixed point, the kernels' own (no file has it): 64 x int16 (-4095..4095), f32 d; w = d *
+  // Block fixed point, the kernels' own (no file has it): 128 x int16 (-4095..4095), f32 d; w = d *
   // q
   kFixed16,
   kQ8_0,  // 32 elements: f16 d, 32 x int8;                              w = d * q
