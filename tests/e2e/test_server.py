@@ -79,15 +79,18 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(start_server)
     server = start_server()
     client = server.client()
     name = client.models.list().data[0].id
-    options = {"model": name, "prompt": "Tell a long story:", "max_tokens": 100, "temperature": 0,
+    # Seconds of tokens: what is asked below is answered while they still come, on the fastest machine too.
+    options = {"model": name, "prompt": "Tell a long story:", "max_tokens": 800, "temperature": 0,
                "extra_body": {"ignore_eos": True}}
     expected = client.completions.create(**options).choices[0].text
     stream = iter(client.completions.create(stream=True, **options))
     text = next(stream).choices[0].text
+    refused = server.client()
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    while httpx.get(f"{server.url}/health").status_code == 200:
+        time.sleep(0.01)
     with pytest.raises(openai.InternalServerError) as caught:
-        server.client().completions.create(model=name, prompt="x")
+        refused.completions.create(model=name, prompt="x")
     assert isinstance(caught.value, openai.InternalServerError) and caught.value.status_code == 503
     assert "retry-after" in caught.value.response.headers
     assert httpx.get(f"{server.url}/health").status_code == 503
@@ -267,13 +270,14 @@ def test_fair_policy_serves_a_tenant_beside_anothers_flood(start_server, tenants
     keys = ["--api-key", "key of a", "--api-key", "key of b"] if tenants == "keys" else []
     server = start_server("--scheduling-policy", "fair", "--max-num-seqs", "1", *keys)
     finished = []
+    clients = httpx.Client(timeout=120, limits=httpx.Limits(max_connections=32))
 
     def complete(tenant, number):
         # With keys, `user` can't make one tenant look like many.
         user = f"{tenant}{number}" if keys else tenant
-        answer = httpx.post(f"{server.url}/v1/completions", timeout=120, headers={"Authorization": f"Bearer key of {tenant}"},
-                            json={"model": "demo", "prompt": f"{tenant} {number}:", "max_tokens": 40, "user": user,
-                                  "ignore_eos": True})
+        answer = clients.post(f"{server.url}/v1/completions", headers={"Authorization": f"Bearer key of {tenant}"},
+                              json={"model": "demo", "prompt": f"{tenant} {number}:", "max_tokens": 100, "user": user,
+                                    "ignore_eos": True})
         assert answer.status_code == 200, answer.text
         finished.append(tenant)
 
@@ -301,15 +305,14 @@ def test_memory_report_adds_up(server, client, model):
 
     total = sum(by_state().values())
     assert total > 0
-    stream = client.completions.create(model=model, prompt=list(range(300, 340)), max_tokens=200, n=3, stream=True,
+    stream = client.completions.create(model=model, prompt=list(range(300, 340)), max_tokens=1500, n=3, stream=True,
                                        extra_body={"ignore_eos": True})
     next(stream)
     for _ in range(100):  # there is a step at which the sequences just fill their blocks
         states, saved = by_state(), server.metrics()["kv_cache_saved_bytes"]
         if states["empty"] > 0:
             break
-    for _ in stream:
-        pass
+    stream.close()
     assert set(states) == {"tokens", "empty", "cached", "free", "pinned"}
     assert sum(states.values()) == pytest.approx(total)
     assert states["tokens"] > 0 and states["empty"] > 0 and saved > 0

@@ -31,7 +31,7 @@ def test_streams_run_side_by_side(server, model):
     first, last = [], []
 
     async def one(client, prompt):
-        stream = await client.completions.create(model=model, prompt=prompt, max_tokens=64, temperature=0, stream=True,
+        stream = await client.completions.create(model=model, prompt=prompt, max_tokens=256, temperature=0, stream=True,
                                                  extra_body={"ignore_eos": True})
         seen = False
         async for _ in stream:
