@@ -14,7 +14,7 @@ struct ElementwiseKernels {
   // y[i] = (x[i] - mean) / sqrt(var + eps) * weight[i] + bias[i]; bias may be null
   void (*layer_norm)(
       const float* x, const float* weight, const float* bias, float eps, std::int64_t n, float* y);
-  // y[i] = silu(gate[i]) * up[i]
+  // y[i] = silu(gate[i]) * up[i]; y may be gate
   void (*silu_mul)(const float* gate, const float* up, std::int64_t n, float* y);
   // y[i] = gelu_tanh(gate[i]) * up[i]; up may be null (then plain GELU)
   void (*gelu_tanh_mul)(const float* gate, const float* up, std::int64_t n, float* y);

@@ -86,12 +86,12 @@ void layer_norm(
       });
 }
 
-inline Vec silu(Vec x) { return x / (splat(1.0f) + vec_exp(splat(0) - x)); }
+inline Vec silu(Vec x) { return x * reciprocal(splat(1.0f) + vec_exp(splat(0) - x)); }
 
 // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu_tanh(Vec x) {
   const Vec cubic = fma(x * x, splat(0.044715f), splat(1.0f)) * x;
-  return x / (splat(1.0f) + vec_exp(cubic * splat(-1.5957691216f)));
+  return x * reciprocal(splat(1.0f) + vec_exp(cubic * splat(-1.5957691216f)));
 }
 
 void silu_mul(const float* gate, const float* up, std::int64_t n, float* y) {

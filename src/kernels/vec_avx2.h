@@ -47,6 +47,10 @@ inline Vec operator*(Vec a, Vec b) {
 inline Vec operator/(Vec a, Vec b) {
   return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
 }
+inline Vec reciprocal(Vec a) {
+  const __m256 one = _mm256_set1_ps(1.0f);
+  return {_mm256_div_ps(one, a.lo), _mm256_div_ps(one, a.hi)};
+}
 inline Vec fma(Vec a, Vec b, Vec c) {  // a * b + c
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }

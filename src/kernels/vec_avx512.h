@@ -31,6 +31,14 @@ inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+// 1 / a within 1 ulp for 1 <= a < 2^126, 0 from there on: 14 bits and a Newton step, a quarter of
+// what a division takes.
+inline Vec reciprocal(Vec a) {
+  const __mmask16 small = _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(0x1p126f), _CMP_NGE_UQ);
+  const __m512 guess = _mm512_rcp14_ps(a.v);
+  const __m512 error = _mm512_fnmadd_ps(a.v, guess, _mm512_set1_ps(1.0f));
+  return {_mm512_maskz_fmadd_ps(small, guess, error, guess)};
+}
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // a * b + c
 inline Vec vec_sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Vec vec_max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where either is NaN

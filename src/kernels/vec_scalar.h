@@ -50,6 +50,9 @@ inline Vec operator*(Vec a, Vec b) {
 inline Vec operator/(Vec a, Vec b) {
   return each_lane([&](int i) { return a.v[i] / b.v[i]; });
 }
+inline Vec reciprocal(Vec a) {
+  return each_lane([&](int i) { return 1.0f / a.v[i]; });
+}
 inline Vec fma(Vec a, Vec b, Vec c) {  // a * b + c; here with both roundings
   return each_lane([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 }

@@ -91,9 +91,8 @@ class LlamaModel final : public Model {
   AlignedBuffer qkv_;        // [max_tokens, q_size + 2 kv_size]
   AlignedBuffer attention_;  // [max_tokens, q_size]
   AlignedBuffer gate_up_;    // [max_tokens, 2 intermediate_size]
-  AlignedBuffer
-      row_;  // [max_tokens, max(hidden, intermediate)]: a row between an op and its preparation
-  AlignedBuffer cos_sin_;  // [max_tokens, rotary_dim]: cosines, then sines
+  AlignedBuffer normed_;     // [max(max_tokens, max_logits_rows), hidden_size]
+  AlignedBuffer cos_sin_;    // [max_tokens, rotary_dim]: cosines, then sines
   std::optional<Activations> activations_;
   std::vector<std::int32_t> all_rows_;             // 0, 1, .. max_tokens - 1
   std::vector<AttentionSequence> last_sequences_;  // of the rows that need logits
@@ -188,10 +187,10 @@ void LlamaModel::allocate_scratch() {
   qkv_ = allocate(rows * (q_size_ + 2 * kv_size_));
   attention_ = allocate(rows * q_size_);
   gate_up_ = allocate(rows * 2 * config_.intermediate_size);
-  row_ = allocate(std::max<std::int64_t>(rows, options_.max_logits_rows) * widest);
+  const std::int64_t normed_rows = std::max(rows, std::int64_t{options_.max_logits_rows});
+  normed_ = allocate(normed_rows * config_.hidden_size);
   cos_sin_ = allocate(rows * rope_.rotary_dim());
-  activations_.emplace(
-      options_.isa, std::max(rows, std::int64_t{options_.max_logits_rows}), widest);
+  activations_.emplace(options_.isa, normed_rows, widest);
   const auto reserve = [&](const LinearGroup& group) {
     for (ActivationFormat format : group.formats()) activations_->reserve(format);
   };
@@ -230,7 +229,7 @@ void LlamaModel::norm_and_prepare(const std::vector<float>& weight,
                                   std::int64_t num_rows) {
   const std::int64_t hidden = config_.hidden_size;
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
-    float* normed = floats(row_) + row * hidden;
+    float* normed = floats(normed_) + row * hidden;
     elementwise_.rms_norm(x + row * hidden, weight.data(), config_.rms_norm_eps, hidden, normed);
     activations_->prepare(next.formats(), normed, hidden, row);
   });
@@ -339,10 +338,9 @@ void LlamaModel::mlp(const LlamaLayer& layer, std::int64_t num_tokens) {
   const LinearGroup::Output gate_up[] = {{gate, 2 * width}, {gate + width, 2 * width}};
   layer.gate_up.run(pool_, *activations_, num_tokens, gate_up);
   for_each_row(pool_, num_tokens, [&](std::int64_t row) {
-    float* activated = floats(row_) + row * width;
-    const float* gate_row = gate + row * 2 * width;
-    elementwise_.silu_mul(gate_row, gate_row + width, width, activated);
-    activations_->prepare(layer.down.formats(), activated, width, row);
+    float* gate_row = gate + row * 2 * width;
+    elementwise_.silu_mul(gate_row, gate_row + width, width, gate_row);
+    activations_->prepare(layer.down.formats(), gate_row, width, row);
   });
   const LinearGroup::Output residual[] = {{floats(residual_), config_.hidden_size}};
   layer.down.run(pool_, *activations_, num_tokens, residual, /*accumulate=*/true);
