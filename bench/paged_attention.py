@@ -24,9 +24,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/paged-attention.md"
 PLOTS = ROOT / "docs/paged-attention"
 POLICIES = ["orca-max", "orca-pow2", "orca-oracle", "paged"]
+MEMORY_POLICIES = [*POLICIES, "paged-full"]
 
 # The paper's: Kwon et al., SOSP 2023. Figure 2: token states, % of the KV memory; figure 13: requests in the batch.
-PAPER_FIG2 = {"orca-max": 20.4, "orca-pow2": 26.8, "orca-oracle": 38.2, "paged": 96.3}
+PAPER_FIG2 = {"orca-max": 20.4, "orca-pow2": 26.8, "orca-oracle": 38.2, "paged": 96.3, "paged-full": 96.3}
 PAPER_FIG13 = {
     ("sharegpt", 2): {"orca-max": 7.0, "orca-pow2": 9.8, "orca-oracle": 13.6, "paged": 30.4},
     ("alpaca", 30): {"orca-max": 7.0, "orca-pow2": 43.2, "orca-oracle": 72.8, "paged": 132.4},
@@ -121,7 +122,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def fig2(simulate: Simulator) -> str:
-    result = simulate("--synthetic", "sharegpt", "--rate", 0, "--num-requests", 5000, "--policy", ",".join(POLICIES))
+    result = simulate("--synthetic", "sharegpt", "--rate", 0, "--num-requests", 5000, "--policy", ",".join(MEMORY_POLICIES))
     rows = []
     for run in result["runs"]:
         memory, paper = run["memory_while_queued"], PAPER_FIG2[run["policy"]]
@@ -252,12 +253,12 @@ def replicas(simulate: Simulator) -> str:
 
 def engine_memory(simulate: Simulator) -> str:
     rows = []
-    for reservation in ("max", "pow2", "oracle", "none"):
-        line = simulate.bench(*TIGHT, "--no-prefix-caching", "--kv-reservation", reservation)
+    runs = {f"reserving {name}": ["--kv-reservation", name] for name in ("max", "pow2", "oracle")}
+    for name, options in {**runs, "paged": [], "paged, no headroom": ["--no-admission-headroom"]}.items():
+        line = simulate.bench(*TIGHT, "--no-prefix-caching", *options)
         full = f"{percent(line['kv_full_steps'] / line['kv_steps'], 0)} of steps"
         waste = percent(line["kv_full_waste"], 2) if line["kv_full_steps"] else "-"
-        rows.append([{"none": "paged"}.get(reservation, f"reserving {reservation}"), f"{line['kv_sequences']:.1f}",
-                     f"{line['output_tokens_per_s']:.0f}", full, waste, str(line["preemptions"])])
+        rows.append([name, f"{line['kv_sequences']:.1f}", f"{line['output_tokens_per_s']:.0f}", full, waste, str(line["preemptions"])])
     return table(["", "sequences in the batch", "output tokens/s", "90 % or more referenced", "waste then", "preemptions"], rows)
 
 
@@ -375,7 +376,7 @@ def sharing_throughput(simulate: Simulator, tight: bool) -> str:
     for name, (mean_in, mean_out, memory_size) in SHARING_WORKLOADS.items():
         for width in (2, 4, 6):
             common = ["--input-len", mean_in, "--output-len", mean_out, "--num-prompts", sequences // width,
-                      "--no-prefix-caching", "--max-model-len", 768]
+                      "--no-prefix-caching", "--max-model-len", 1152]
             if tight:
                 common += ["--kv-cache-memory", memory_size]
             runs[name, width, "off"] = (*common, "--n", width, "--independent")
@@ -439,6 +440,7 @@ def engine_overload(simulate: Simulator) -> str:
     lines = {"ample memory": ample}
     lines["no preemption: lengths known"] = simulate.bench(*small, "--kv-reservation", "oracle")
     lines["preempted: recompute"] = recompute = simulate.bench(*small, "--preemption-mode", "recompute")
+    lines["no headroom: recompute"] = simulate.bench(*small, "--preemption-mode", "recompute", "--no-admission-headroom")
     for mode in ("swap", "auto"):
         with tempfile.TemporaryDirectory() as folder:
             line = simulate.bench(*small, "--preemption-mode", mode, "--kv-disk-path", folder)

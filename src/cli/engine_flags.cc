@@ -47,6 +47,9 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
   command.add_flag("!--no-prefix-caching",
                    options.enable_prefix_caching,
                    "Do not keep full blocks for prompts that begin alike");
+  command.add_flag("!--no-admission-headroom",
+                   options.admission_headroom,
+                   "Admit whatever fits now: fuller memory, more preemptions");
   command.add_option("--kv-disk-path",
                      options.kv_disk_path,
                      "A directory where evicted KV blocks are kept, also for the next start");

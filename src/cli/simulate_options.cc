@@ -88,11 +88,13 @@ void add_machine_options(CLI::App& command, SimulateOptions& options) {
 void add_engine_side_options(CLI::App& command, SimulateOptions& options) {
   constexpr const char* kGroup = "Engine";
   command
-      .add_option("--policy",
-                  options.policies,
-                  "paged, orca-max, orca-pow2, orca-oracle, static; several with commas")
+      .add_option(
+          "--policy",
+          options.policies,
+          "paged, paged-full, orca-max, orca-pow2, orca-oracle, static; several with commas")
       ->delimiter(',')
-      ->check(CLI::IsMember({"paged", "orca-max", "orca-pow2", "orca-oracle", "static"}))
+      ->check(
+          CLI::IsMember({"paged", "paged-full", "orca-max", "orca-pow2", "orca-oracle", "static"}))
       ->capture_default_str()
       ->group(kGroup);
   const auto count = [&](const char* name, std::int32_t& value, const char* help) {

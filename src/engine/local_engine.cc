@@ -153,6 +153,7 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
       .tier_bytes = options_.kv_disk_path.empty() ? 0 : options_.kv_disk_bytes,
       .preemption = preemption,
       .reservation = reservation,
+      .admission_headroom = options_.admission_headroom,
       .fair_input_weight = options_.fair_input_weight,
       .fair_output_weight = options_.fair_output_weight,
       .eos_token_ids = loaded_.info.eos_token_ids,

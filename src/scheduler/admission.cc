@@ -6,6 +6,16 @@
 #include "scheduler/scheduler.h"
 
 namespace pagemill {
+namespace {
+
+// The headroom grows by this share of the blocks that a preemption takes away, and shrinks by that
+// of the blocks that an ending gives back. It settles where preemptions take a sixth of what
+// endings give: fewer would cost more memory than the recomputation that they save is worth.
+constexpr double kHeadroomGrowth = 0.3;
+constexpr double kHeadroomDecay = 0.05;
+constexpr double kMaxHeadroom = 0.25;  // of the pool
+
+}  // namespace
 
 Result<SchedulingPolicy> parse_scheduling_policy(const std::string& name) {
   if (name == "fcfs") return SchedulingPolicy::kFcfs;
@@ -263,6 +273,7 @@ bool Scheduler::has_room(const ScheduledRequest& request, const PrefixHit& hit) 
     needed -= hit.num_blocks() - std::min(hit.num_blocks(), first);
   }
   needed += SequenceBlocks::num_unreferenced(pool_, layout_, hit);
+  if (!running_.empty()) needed += static_cast<std::int64_t>(headroom_);
   return needed <= pool_.num_available();
 }
 
@@ -295,8 +306,9 @@ void Scheduler::preempt(ScheduledRequest& request) {
   std::erase(running_, &request);
   num_running_seqs_ -= request.num_places();
   num_reserved_blocks_ -= request.num_reserved_blocks;
+  std::int32_t num_taken = 0;
   for (const auto& sequence : request.sequences) {
-    release(*sequence);
+    num_taken += release(*sequence);
     sequence->num_computed = sequence->load_end = 0;
     sequence->load_in_flight = false;
     ++sequence->incarnation;
@@ -310,6 +322,14 @@ void Scheduler::preempt(ScheduledRequest& request) {
   waiting_.insert(request);
   preempted_ = true;
   ++counters_.preemptions;
+  adapt_headroom(num_taken, 0);
+}
+
+void Scheduler::adapt_headroom(std::int32_t num_taken, std::int32_t num_given_back) {
+  // The fair policy's bounds need that whoever waits is let in as soon as it fits.
+  if (!config_.admission_headroom || config_.policy == SchedulingPolicy::kFair) return;
+  const double wanted = headroom_ + kHeadroomGrowth * num_taken - kHeadroomDecay * num_given_back;
+  headroom_ = std::clamp(wanted, 0.0, kMaxHeadroom * config_.num_blocks);
 }
 
 }  // namespace pagemill

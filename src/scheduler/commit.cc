@@ -198,7 +198,7 @@ bool Scheduler::end_sequence(Sequence& sequence) {
     end_request(request);
     return true;
   }
-  release(sequence);
+  adapt_headroom(0, release(sequence));
   if (request.running) --num_running_seqs_;
   sequences_.erase(sequence.id);
   std::erase_if(request.sequences, [&](const auto& s) { return s.get() == &sequence; });
@@ -215,17 +215,20 @@ void Scheduler::end_request(ScheduledRequest& request) {
   }
   waiting_.leave(request);
   for (const auto& sequence : request.sequences) {
-    release(*sequence);
+    adapt_headroom(0, release(*sequence));
     sequences_.erase(sequence->id);
   }
   requests_.erase(request.id);
 }
 
 // Gives back the sequence's blocks, now or once no step in flight uses them, and its runner state.
-void Scheduler::release(Sequence& sequence) {
+// How many blocks nobody references any more.
+std::int32_t Scheduler::release(Sequence& sequence) {
+  const std::int32_t num_referenced = pool_.stats().referenced;
   sequence.blocks.release(sequence.num_in_flight > 0 ? &in_flight_.back()->pins : nullptr);
   if (sequence.in_runner) pending_drops_.push_back(sequence.id);
   sequence.in_runner = false;
+  return num_referenced - pool_.stats().referenced;
 }
 
 }  // namespace pagemill

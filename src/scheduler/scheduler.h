@@ -83,6 +83,10 @@ struct SchedulerConfig {
   std::vector<std::int64_t> tier_block_bytes = {};
   PreemptionMode preemption = PreemptionMode::kAuto;
   Reservation reservation = Reservation::kNone;
+  // Whether admission keeps blocks free for what runs to grow into, as many as preemptions show to
+  // be needed. Without, and under the fair policy, whatever fits now is admitted: memory is fuller,
+  // preemptions more frequent.
+  bool admission_headroom = true;
   // Under the fair policy: what a prompt token that is computed and a generated one count for; >=
   // 0, not both 0. Prompt tokens from the cache, and what a preemption computes again, are free.
   std::int32_t fair_input_weight = 1, fair_output_weight = 2;
@@ -261,6 +265,7 @@ class Scheduler {
                                  std::int32_t num_sequences) const;
   Fit make_room(const ScheduledRequest& request, std::int32_t num_needed);
   void preempt(ScheduledRequest& request);
+  void adapt_headroom(std::int32_t num_taken, std::int32_t num_given_back);
 
   // The second tier: second_tier.cc
   std::int32_t find_loadable(const ScheduledRequest& request, std::int32_t num_hit) const;
@@ -298,7 +303,7 @@ class Scheduler {
   // Frees the sequence; true if it was the request's last, which is then gone as well.
   bool end_sequence(Sequence& sequence);
   void end_request(ScheduledRequest& request);
-  void release(Sequence& sequence);
+  std::int32_t release(Sequence& sequence);
 
   SchedulerConfig config_;
   BlockLayout layout_;
@@ -310,6 +315,7 @@ class Scheduler {
   std::vector<ScheduledRequest*> running_;  // in serving order as of the plan's beginning
   std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
   std::int64_t num_reserved_blocks_ = 0;    // of running requests; 0 unless config_.reservation
+  double headroom_ = 0;                     // blocks that admission leaves free
   std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;
   std::vector<SeqId> pending_drops_;
   std::optional<TierIndex> tier_;

@@ -320,6 +320,39 @@ TEST(Scheduler, TheLastIsPreemptedAndResumesFirstWithItsTokens) {
   EXPECT_EQ(b.commit().events.front().request, 2u);
 }
 
+// Steps and preemptions until 60 requests have had all their tokens from memory for a few.
+SchedulerStats stats_of_overload(bool headroom, SchedulingPolicy policy) {
+  SchedulerConfig config = small_config();
+  config.num_blocks = 41;
+  config.admission_headroom = headroom;
+  config.policy = policy;
+  Bench b(config);
+  for (RequestId id = 1; id <= 60; ++id) {
+    b.add(Bench::request(id, 4 + static_cast<std::int32_t>(id * 7 % 11), 20 + id * 13 % 50));
+  }
+  b.add(Bench::request(61, 99, 1));  // nearly all of memory: it gets in whatever is kept free
+  b.add(Bench::request(62, 4, 96));
+  std::size_t num_ended = 0;
+  while (b.scheduler->has_requests()) {
+    for (const SequenceEvent& event : b.step().events) num_ended += event.request_finished;
+  }
+  EXPECT_EQ(num_ended, 62u);
+  return b.scheduler->stats();
+}
+
+TEST(Scheduler, HeadroomSavesPreemptionsAndSteps) {
+  const SchedulerStats with = stats_of_overload(true, SchedulingPolicy::kFcfs);
+  const SchedulerStats without = stats_of_overload(false, SchedulingPolicy::kFcfs);
+  EXPECT_GT(without.preemptions, 30u);
+  EXPECT_LT(with.preemptions * 2, without.preemptions);
+  EXPECT_LT(with.scheduled_tokens, without.scheduled_tokens);
+  // What it costs is bounded.
+  const auto batch = [](const KvUse& use) { return double(use.sequences) / double(use.steps); };
+  EXPECT_GT(batch(with.kv_use), 0.75 * batch(without.kv_use));
+  EXPECT_EQ(stats_of_overload(true, SchedulingPolicy::kFair).preemptions,
+            stats_of_overload(false, SchedulingPolicy::kFair).preemptions);
+}
+
 TEST(Scheduler, APrefixHitLeavesTheLastTokenToCompute) {
   Bench b;
   const auto cached_after = [&](const Request& request) {

@@ -11,6 +11,7 @@ struct Name {
 };
 constexpr Name kNames[] = {
     {BatchPolicy::kPaged, "paged"},
+    {BatchPolicy::kPagedFull, "paged-full"},
     {BatchPolicy::kOrcaMax, "orca-max"},
     {BatchPolicy::kOrcaPow2, "orca-pow2"},
     {BatchPolicy::kOrcaOracle, "orca-oracle"},
@@ -23,10 +24,10 @@ Result<BatchPolicy> parse_batch_policy(const std::string& name) {
   for (const Name& entry : kNames) {
     if (name == entry.name) return entry.policy;
   }
-  return invalid_argument(
-      fmt::format("--policy: expected paged, orca-max, orca-pow2, orca-oracle or static, got '{}'",
-                  name),
-      "policy");
+  return invalid_argument(fmt::format("--policy: expected paged, paged-full, orca-max, orca-pow2, "
+                                      "orca-oracle or static, got '{}'",
+                                      name),
+                          "policy");
 }
 
 const char* to_string(BatchPolicy policy) {
@@ -50,7 +51,9 @@ Result<std::unique_ptr<Batcher>> make_batcher(BatchPolicy policy,
   PM_TRY(at_least("kv_slots", config.kv_slots, 2));
   switch (policy) {
     case BatchPolicy::kPaged:
-      return make_paged_batcher(config, trace);
+      return make_paged_batcher(config, trace, /*admission_headroom=*/true);
+    case BatchPolicy::kPagedFull:
+      return make_paged_batcher(config, trace, /*admission_headroom=*/false);
     case BatchPolicy::kStatic:
       PM_TRY(
           at_least("kv_slots (one row of max_model_len)", config.kv_slots, config.max_model_len));

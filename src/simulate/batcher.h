@@ -2,6 +2,7 @@
 // `pagemill simulate` compares:
 //
 //   paged        the engine's own Scheduler and block pool
+//   paged-full   the same without headroom: whatever fits now is admitted, as in Kwon et al.
 //   orca-max     contiguous reservations of max_model_len tokens in a buddy allocator, as the
 //   orca-pow2    baselines of Kwon et al. (SOSP 2023, section 6.1) make them; or of the prompt and
 //   orca-oracle  the output rounded up to a power of two; or of exactly what the request will use
@@ -24,7 +25,7 @@
 
 namespace pagemill {
 
-enum class BatchPolicy { kPaged, kOrcaMax, kOrcaPow2, kOrcaOracle, kStatic };
+enum class BatchPolicy { kPaged, kPagedFull, kOrcaMax, kOrcaPow2, kOrcaOracle, kStatic };
 
 Result<BatchPolicy> parse_batch_policy(const std::string& name);
 const char* to_string(BatchPolicy policy);
@@ -86,7 +87,8 @@ Result<std::unique_ptr<Batcher>> make_batcher(BatchPolicy policy,
 
 // The policies' own makers, one file each.
 Result<std::unique_ptr<Batcher>> make_paged_batcher(const BatcherConfig& config,
-                                                    const Trace& trace);
+                                                    const Trace& trace,
+                                                    bool admission_headroom);
 std::unique_ptr<Batcher> make_contiguous_batcher(BatchPolicy policy,
                                                  const BatcherConfig& config,
                                                  const Trace& trace);

@@ -13,6 +13,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr BatchPolicy kAllPolicies[] = {BatchPolicy::kPaged,
+                                        BatchPolicy::kPagedFull,
                                         BatchPolicy::kOrcaMax,
                                         BatchPolicy::kOrcaPow2,
                                         BatchPolicy::kOrcaOracle,

@@ -95,7 +95,8 @@ class PagedBatcher final : public Batcher {
 }  // namespace
 
 Result<std::unique_ptr<Batcher>> make_paged_batcher(const BatcherConfig& config,
-                                                    const Trace& trace) {
+                                                    const Trace& trace,
+                                                    bool admission_headroom) {
   constexpr std::int64_t kMax = std::numeric_limits<std::int32_t>::max() / 2;
   SchedulerConfig scheduler;
   scheduler.kv_groups.resize(1);
@@ -105,6 +106,7 @@ Result<std::unique_ptr<Batcher>> make_paged_batcher(const BatcherConfig& config,
   scheduler.max_model_len = config.max_model_len;
   scheduler.max_num_seqs = config.max_num_seqs;
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
+  scheduler.admission_headroom = admission_headroom;
   scheduler.max_queued_requests = static_cast<std::int32_t>(kMax);
   scheduler.enable_prefix_caching = config.enable_prefix_caching && trace.hash_block_tokens > 0;
   PM_ASSIGN(auto created, Scheduler::create(std::move(scheduler)));

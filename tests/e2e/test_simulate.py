@@ -11,7 +11,7 @@ from conftest import BINARY
 
 DATA = pathlib.Path(__file__).parent / "data"
 CSV, MOONCAKE = DATA / "tiny_trace.csv", DATA / "tiny_trace.jsonl"
-POLICIES = ["paged", "orca-max", "orca-pow2", "orca-oracle", "static"]
+POLICIES = ["paged", "paged-full", "orca-max", "orca-pow2", "orca-oracle", "static"]
 
 
 def run(*arguments):
