@@ -66,7 +66,7 @@ LATENCY_ENGINE = ("--dtype", "bfloat16", "--kv-cache-memory", "150MiB", "--max-m
 LATENCY_RATES = [0.6, 1.0, 1.4, 1.8, 2.4]
 LATENCY_REQUESTS = 32
 # Mean tokens in and out, tight KV memory. Prompts of ShareGPT's length with answers of Alpaca's: mostly prompt.
-SHARING_WORKLOADS = {"161 in, 58 out": (161, 58, "45MiB"), "19 in, 58 out": (19, 58, "30MiB")}
+SHARING_WORKLOADS = {"161 in, 58 out": (161, 58, "45MiB"), "19 in, 58 out": (19, 58, "33MiB")}
 SHARING_SEQUENCES = 60
 ROUNDS = 3
 PREFIX_SHARED, PREFIX_OWN, PREFIX_OUT, PREFIX_REQUESTS, PREFIX_RATE = 512, 60, 32, 64, 1.2
