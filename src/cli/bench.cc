@@ -355,6 +355,7 @@ void add_measure(
     CLI::App& parent, const char* name, const char* what, ExitStatus& status, Measure measure) {
   CLI::App* command = parent.add_subcommand(name, what);
   auto options = std::make_shared<BenchOptions>();
+  if (std::string_view(name) == "serve") options->engine.target_itl_ms = kServedItlMs;
   add_engine_options(*command, options->engine);
   command
       ->add_option("--kv-reservation",

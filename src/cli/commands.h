@@ -22,6 +22,9 @@ void add_bench(CLI::App& app, ExitStatus& status);
 void add_inspect(CLI::App& app, ExitStatus& status);
 void add_simulate(CLI::App& app, ExitStatus& status);
 
+// What EngineOptions::target_itl_ms is where streams are watched as they come.
+inline constexpr double kServedItlMs = 100;
+
 // MODEL and the engine's options, the same in every subcommand that starts an engine.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 // Replaces options.model by its path.

@@ -50,6 +50,13 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
   command.add_flag("!--no-admission-headroom",
                    options.admission_headroom,
                    "Admit whatever fits now: fuller memory, more preemptions");
+  command
+      .add_option("--target-itl-ms",
+                  options.target_itl_ms,
+                  "Prompts get smaller chunks so that running streams get a token at least this "
+                  "often; 0: chunks as large as --max-num-batched-tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--kv-disk-path",
                      options.kv_disk_path,
                      "A directory where evicted KV blocks are kept, also for the next start");

@@ -55,6 +55,7 @@ void add_serve(CLI::App& app, ExitStatus& status) {
   CLI::App* command = app.add_subcommand("serve", "Serve a model through the OpenAI API");
   auto options = std::make_shared<ServeOptions>();
   ServerOptions& server = options->server;
+  options->engine.target_itl_ms = kServedItlMs;
   add_engine_options(*command, options->engine);
   command->add_option("--host", server.host, "Address to listen on")->capture_default_str();
   command->add_option("--port", server.port, "Port to listen on, 0 for an unused one")

@@ -23,6 +23,7 @@ class Simulator {
       : options_(options), lengths_(std::move(lengths)), machine_(std::move(machine)) {
     config_.batcher = options.batcher;
     config_.batcher.kv_slots = machine_.kv_slots;
+    config_.batcher.target_itl_s = options.target_itl_ms / 1e3;
     config_.batcher.max_model_len = machine_.max_model_len;
     config_.cost = machine_.cost;
     // Cached prefixes are counted for all prompts, whoever may serve them.
@@ -69,6 +70,7 @@ class Simulator {
                        {"max_model_len", batcher.max_model_len},
                        {"max_num_seqs", batcher.max_num_seqs},
                        {"max_num_batched_tokens", batcher.max_num_batched_tokens},
+                       {"target_itl_ms", 1e3 * batcher.target_itl_s},
                        {"requests_over_max_model_len", num_dropped_}};
     if (options_.json) return ok_status();
     fmt::print("workload  {}; seed {}\n", workload, options_.seed);

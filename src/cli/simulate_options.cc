@@ -114,6 +114,13 @@ void add_engine_side_options(CLI::App& command, SimulateOptions& options) {
       ->check(CLI::PositiveNumber)
       ->group(kGroup);
   command
+      .add_option("--target-itl-ms",
+                  options.target_itl_ms,
+                  "Paged policies: smaller chunks of prompts to hold this time between tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(kGroup);
+  command
       .add_flag("!--no-prefix-caching",
                 options.batcher.enable_prefix_caching,
                 "Do not keep full blocks for prompts that begin alike")

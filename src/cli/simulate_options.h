@@ -27,6 +27,7 @@ struct SimulateOptions {
   // The engine.
   std::vector<std::string> policies = {"paged"};
   BatcherConfig batcher;  // 0: the machine's
+  double target_itl_ms = 0;
   // What is shown.
   std::vector<std::int32_t> block_sizes;
   std::vector<std::int64_t> prefix_cache_blocks;

@@ -231,8 +231,11 @@ void EngineCore::flush_tier() {
 // A step that cannot be run (memory) ends its own requests; the engine goes on.
 void EngineCore::execute() {
   try {
+    const double begin = monotonic_seconds();
     runner_->submit(plan_);
-    scheduler_->commit(std::move(runner_->wait()), step_output_);
+    StepResult& result = runner_->wait();
+    result.seconds = monotonic_seconds() - begin;
+    scheduler_->commit(std::move(result), step_output_);
   } catch (const std::exception& error) {
     spdlog::error("step {} failed: {}", plan_.step_id, error.what());
     scheduler_->fail_step(plan_.step_id, step_output_);

@@ -28,6 +28,8 @@ struct EngineOptions {
   std::int64_t kv_disk_bytes = std::int64_t{4} << 30;  // the most that they take
   std::string preemption_mode = "auto";                // recompute | swap | auto
   bool admission_headroom = true;                      // see SchedulerConfig
+  // The time between two tokens of a stream that prompts may not push a step above; 0: any.
+  double target_itl_ms = 0;
   std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
   // Benches only: memory set aside as by a contiguous cache: none | max | pow2 | oracle.
   std::string kv_reservation = "none";

@@ -154,6 +154,7 @@ Result<SchedulerConfig> LocalEngine::scheduler_config() const {
       .preemption = preemption,
       .reservation = reservation,
       .admission_headroom = options_.admission_headroom,
+      .target_itl_s = options_.target_itl_ms / 1e3,
       .fair_input_weight = options_.fair_input_weight,
       .fair_output_weight = options_.fair_output_weight,
       .eos_token_ids = loaded_.info.eos_token_ids,

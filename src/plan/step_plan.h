@@ -178,6 +178,7 @@ struct StepResult {
   std::uint64_t step_id = 0;
   std::vector<SequenceResult> sequences;
   std::vector<LoadResult> loads = {};
+  double seconds = 0;  // from submit() to the result; 0: not measured
 };
 
 }  // namespace pagemill

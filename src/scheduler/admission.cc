@@ -63,6 +63,11 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(SchedulerConfig config) {
     return invalid_argument("fair_output_weight: expected one of the weights to be above 0",
                             "fair_output_weight");
   }
+  if (!(config.target_itl_s >= 0)) {
+    return invalid_argument(
+        fmt::format("target_itl_ms: expected a number >= 0, got {}", 1e3 * config.target_itl_s),
+        "target_itl_ms");
+  }
   if (config.kv_groups.empty() || config.kv_groups.size() > kMaxKvGroups) {
     return invalid_argument(fmt::format(
         "kv_groups: expected 1 to {} groups, got {}", kMaxKvGroups, config.kv_groups.size()));

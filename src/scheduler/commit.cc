@@ -28,7 +28,22 @@ void Scheduler::commit(StepResult&& result, StepOutput& output) {
   for (std::size_t i = 0; i < step->chunks.size(); ++i) {
     commit_chunk(*step, step->chunks[i], result.sequences[i], output);
   }
+  observe(*step, result.seconds);
   recycle(std::move(step));
+}
+
+void Scheduler::observe(const Step& step, double seconds) {
+  if (!step.loads.empty() || step.chunks.empty()) return;
+  std::int32_t num_decoding = 0, num_prompt_tokens = 0;
+  for (const Chunk& chunk : step.chunks) {
+    const std::int32_t num_tokens = chunk.end - chunk.begin;
+    if (num_tokens == 1) {
+      ++num_decoding;
+    } else {
+      num_prompt_tokens += num_tokens;
+    }
+  }
+  pacer_.observe(num_decoding, num_prompt_tokens, seconds);
 }
 
 void Scheduler::fail_step(std::uint64_t step_id, StepOutput& output) {

@@ -12,7 +12,8 @@ Scheduler::Scheduler(SchedulerConfig config, BlockLayout layout)
       root_(engine_root(config_.cache_identity, config_.block_size, config_.kv_groups)),
       pool_(config_.num_blocks, config_.block_size),
       waiting_(config_.policy == SchedulingPolicy::kFair,
-               {config_.fair_input_weight, config_.fair_output_weight}) {
+               {config_.fair_input_weight, config_.fair_output_weight}),
+      pacer_(config_.target_itl_s) {
   if (config_.tier_bytes == 0) return;
   tier_.emplace(config_.tier_bytes, config_.tier_block_bytes);
   pool_.record_evictions(&evicted_);
@@ -47,13 +48,24 @@ void Scheduler::begin_step() {
   }
   step_ = spare_steps_.back().get();
   step_->id = next_step_id_;
-  budget_ = config_.max_num_batched_tokens;
+  budget_ = token_budget();
   preempted_ = false;
   newly_admitted_.clear();
   waiting_.settle();
   if (!std::is_sorted(running_.begin(), running_.end(), RunsBefore())) {
     std::sort(running_.begin(), running_.end(), RunsBefore());
   }
+}
+
+// Beside sequences that decode, prompts get what the target for the time between tokens leaves.
+std::int32_t Scheduler::token_budget() const {
+  const bool decodes = std::any_of(running_.begin(), running_.end(), [](const auto* request) {
+    const Sequence& leader = request->leader();
+    return leader.num_tokens() - leader.num_computed <= 1;
+  });
+  if (!decodes) return config_.max_num_batched_tokens;
+  const std::int64_t paced = std::int64_t{num_running_seqs_} + pacer_.prompt_tokens();
+  return static_cast<std::int32_t>(std::min<std::int64_t>(config_.max_num_batched_tokens, paced));
 }
 
 void Scheduler::end_planning(StepPlan& plan) {

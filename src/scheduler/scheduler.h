@@ -39,6 +39,7 @@
 #include "request/request.h"
 #include "scheduler/fair_policy.h"
 #include "scheduler/sequence.h"
+#include "scheduler/step_pacer.h"
 
 namespace pagemill {
 
@@ -87,6 +88,9 @@ struct SchedulerConfig {
   // be needed. Without, and under the fair policy, whatever fits now is admitted: memory is fuller,
   // preemptions more frequent.
   bool admission_headroom = true;
+  // Seconds that a step should take at most while sequences decode: prompts get smaller chunks
+  // (StepPacer). Needs StepResult::seconds. 0: none.
+  double target_itl_s = 0;
   // Under the fair policy: what a prompt token that is computed and a generated one count for; >=
   // 0, not both 0. Prompt tokens from the cache, and what a preemption computes again, are free.
   std::int32_t fair_input_weight = 1, fair_output_weight = 2;
@@ -251,6 +255,7 @@ class Scheduler {
   std::unique_ptr<Sequence> make_sequence(ScheduledRequest& request, std::int32_t index);
   Sequence& add_sequence(ScheduledRequest& request, std::int32_t index);
   void begin_step();
+  std::int32_t token_budget() const;
   void end_planning(StepPlan& plan);
   void count_use();
 
@@ -293,6 +298,7 @@ class Scheduler {
   void accept_sample(Sequence& sequence, SampledToken&& sampled, StepOutput& output);
   void publish_blocks(Sequence& sequence, std::int32_t num_computed);
   void recycle(std::unique_ptr<Step> step);
+  void observe(const Step& step, double seconds);
   void take_prompt_logprobs(const Chunk& chunk,
                             ScheduledRequest& request,
                             SequenceResult& result,
@@ -316,6 +322,7 @@ class Scheduler {
   std::int32_t num_running_seqs_ = 0;       // places taken, those of forks to come included
   std::int64_t num_reserved_blocks_ = 0;    // of running requests; 0 unless config_.reservation
   double headroom_ = 0;                     // blocks that admission leaves free
+  StepPacer pacer_;
   std::vector<std::unique_ptr<Step>> in_flight_, spare_steps_;
   std::vector<SeqId> pending_drops_;
   std::optional<TierIndex> tier_;

@@ -107,6 +107,9 @@ TEST(Scheduler, TheQueueIsBounded) {
 
 TEST(Scheduler, RefusesConfigsThatCannotWork) {
   SchedulerConfig config = small_config();
+  config.target_itl_s = -1;
+  EXPECT_EQ(Scheduler::create(config).error().param, "target_itl_ms");
+  config.target_itl_s = 0;
   config.max_num_batched_tokens = 0;
   EXPECT_EQ(Scheduler::create(config).error().param, "max_num_batched_tokens");
   config = small_config();

@@ -37,6 +37,7 @@ struct BatcherConfig {
   std::int32_t max_num_seqs = 256;
   std::int32_t max_num_batched_tokens = 2048;
   bool enable_prefix_caching = true;
+  double target_itl_s = 0;  // SchedulerConfig's; paged only
 };
 
 // KV slots by what they hold; the rest of `total` is free. Shared slots count once.
@@ -70,8 +71,8 @@ class Batcher {
   virtual Status add(std::int32_t request) = 0;
   // Plans a step; false if there is nothing to do. Every step planned has to be committed.
   virtual bool plan(StepLoad& load) = 0;
-  // The step is over; appends the tokens it made.
-  virtual void commit(std::vector<TokenEvent>& events) = 0;
+  // The step is over and took `seconds`; appends the tokens it made.
+  virtual void commit(double seconds, std::vector<TokenEvent>& events) = 0;
 
   virtual std::int32_t num_running() const = 0;
   virtual std::int32_t num_waiting() const = 0;

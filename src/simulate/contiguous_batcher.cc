@@ -52,7 +52,7 @@ class ContiguousBatcher final : public Batcher {
     return load.num_tokens > 0;
   }
 
-  void commit(std::vector<TokenEvent>& events) override {
+  void commit(double /*seconds*/, std::vector<TokenEvent>& events) override {
     std::erase_if(running_, [&](Running& request) {
       const TraceRequest& of = trace_.requests[request.index];
       if (!request.samples) return false;

@@ -32,7 +32,7 @@ class PagedBatcher final : public Batcher {
     // A plan may hold nothing but the ends of sequences.
     while (!plan_.empty() && plan_.sequences.empty()) {
       std::vector<TokenEvent> none;
-      commit(none);
+      commit(0, none);
       scheduler_->plan(plan_);
     }
     for (const SequenceStep& share : plan_.sequences) {
@@ -42,11 +42,12 @@ class PagedBatcher final : public Batcher {
     return !plan_.empty();
   }
 
-  void commit(std::vector<TokenEvent>& events) override {
+  void commit(double seconds, std::vector<TokenEvent>& events) override {
     for (const SequenceCreate& create : plan_.creates) {
       requests_[create.seq] = static_cast<std::int32_t>(create.seed);
     }
     StepResult result{plan_.step_id, {}};
+    result.seconds = seconds;
     result.sequences.reserve(plan_.sequences.size());
     for (const SequenceStep& share : plan_.sequences) {
       SequenceResult& of = result.sequences.emplace_back();
@@ -107,6 +108,7 @@ Result<std::unique_ptr<Batcher>> make_paged_batcher(const BatcherConfig& config,
   scheduler.max_num_seqs = config.max_num_seqs;
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
   scheduler.admission_headroom = admission_headroom;
+  scheduler.target_itl_s = config.target_itl_s;
   scheduler.max_queued_requests = static_cast<std::int32_t>(kMax);
   scheduler.enable_prefix_caching = config.enable_prefix_caching && trace.hash_block_tokens > 0;
   PM_ASSIGN(auto created, Scheduler::create(std::move(scheduler)));

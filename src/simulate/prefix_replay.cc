@@ -105,7 +105,7 @@ Result<PrefixHits> replay_engine_order(const Trace& trace, std::int64_t num_bloc
   std::vector<TokenEvent> events;
   for (std::size_t i = 0; i < prompts.requests.size(); ++i) {
     PM_TRY(batcher->add(static_cast<std::int32_t>(i)));
-    while (batcher->plan(load)) batcher->commit(events);
+    while (batcher->plan(load)) batcher->commit(0, events);
     events.clear();
     const std::uint64_t cached = batcher->counters().prompt_tokens_cached;
     const auto num_hits = static_cast<std::int64_t>((cached - cached_before) / kBlockSize);

@@ -54,9 +54,10 @@ class Replica {
 
   void finish_step() {
     in_step_ = false;
+    const double seconds = step_end_s_ - now_s_;
     now_s_ = step_end_s_;
     events_.clear();
-    batcher_->commit(events_);
+    batcher_->commit(seconds, events_);
     for (const TokenEvent& event : events_) {
       RequestTimes& times = replay_.requests[event.request];
       if (times.first_token_s < 0) {

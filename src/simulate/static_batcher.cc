@@ -31,7 +31,7 @@ class StaticBatcher final : public Batcher {
     return !rows_.empty();
   }
 
-  void commit(std::vector<TokenEvent>& events) override {
+  void commit(double /*seconds*/, std::vector<TokenEvent>& events) override {
     ++num_output_;
     const bool ends = num_output_ == longest_output_;
     for (const std::int32_t index : rows_) {

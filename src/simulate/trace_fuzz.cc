@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (std::size_t i = 0; i < trace.requests.size() && i < 16; ++i) {
     if (!batcher->add(static_cast<std::int32_t>(i)).ok()) std::abort();
   }
-  for (int step = 0; step < 64 && batcher->plan(load); ++step) batcher->commit(events);
+  for (int step = 0; step < 64 && batcher->plan(load); ++step) batcher->commit(0, events);
   batcher->check_invariants();
   return 0;
 }

@@ -101,6 +101,7 @@ Scenario draw_scenario(Dice& dice) {
     config.reservation =
         dice.pick<Reservation>({Reservation::kMax, Reservation::kPowerOfTwo, Reservation::kOracle});
   }
+  if (dice.chance(0.3)) config.target_itl_s = dice.pick<double>({1e-4, 4e-3, 1e-1});
   s.arrival_rate = dice.pick<double>({0.05, 0.3, 1.0, 3.0});
   if (dice.chance(0.5)) s.abort_rate = 0.03;
   if (dice.chance(0.5)) s.finish_rate = 0.03;
