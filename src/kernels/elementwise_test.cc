@@ -35,6 +35,10 @@ class Elementwise : public ::testing::TestWithParam<Isa> {
  protected:
   const ElementwiseKernels& kernels_ = elementwise_kernels(GetParam());
   std::mt19937 rng_{kSeed};
+
+  void silu(const float* gate, const float* up, std::int64_t n, float* y) const {
+    activation_kernel(kernels_, Activation::kSilu)(gate, up, n, y);
+  }
 };
 
 TEST_P(Elementwise, RmsNorm) {
@@ -74,26 +78,55 @@ TEST_P(Elementwise, LayerNorm) {
   }
 }
 
-TEST_P(Elementwise, SiluAndGelu) {
+TEST_P(Elementwise, Activations) {
+  const auto exact = [](Activation activation, double x) {
+    const double u = 1.5957691216057308 * (x + 0.044715 * x * x * x);
+    switch (activation) {
+      case Activation::kSilu:
+        return x / (1 + std::exp(-x));
+      case Activation::kGeluTanh:
+        return x / (1 + std::exp(-u));
+      case Activation::kGeluErf:
+        return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+      case Activation::kRelu:
+        break;
+    }
+    return std::max(x, 0.0);
+  };
+  // The rounding of gelu_tanh's u is amplified by u itself where the result is tiny; erf is good to
+  // an absolute error.
+  const auto bound = [](Activation activation, double x) {
+    const double u = 1.5957691216057308 * (x + 0.044715 * x * x * x);
+    return activation == Activation::kGeluTanh ? 6 + 4 * std::abs(u) : 6;
+  };
   for (std::int64_t n : kSizes) {
     const auto gate = random_row(rng_, n, -12, 12);
     const auto up = random_row(rng_, n, -2, 2);
-    std::vector<float> silu(gate.size());
-    std::vector<float> gelu(gate.size());
-    std::vector<float> plain(gate.size());
-    kernels_.silu_mul(gate.data(), up.data(), n, silu.data());
-    kernels_.gelu_tanh_mul(gate.data(), up.data(), n, gelu.data());
-    kernels_.gelu_tanh_mul(gate.data(), nullptr, n, plain.data());
-    for (std::size_t i = 0; i < gate.size(); ++i) {
-      const double x = gate[i];
-      ASSERT_LE(ulps(silu[i], x / (1 + std::exp(-x)) * up[i]), 6) << x;
-      const double u = 1.5957691216057308 * (x + 0.044715 * x * x * x);
-      const double expected = x / (1 + std::exp(-u));
-      // The rounding of u is amplified by u itself where the result is tiny.
-      const double bound = 6 + 4 * std::abs(u);
-      ASSERT_LE(ulps(plain[i], expected), bound) << x;
-      ASSERT_LE(ulps(gelu[i], expected * up[i]), bound) << x;
+    for (const auto activation :
+         {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu}) {
+      const auto kernel = activation_kernel(kernels_, activation);
+      std::vector<float> gated(gate.size()), plain(gate.size());
+      kernel(gate.data(), up.data(), n, gated.data());
+      kernel(gate.data(), nullptr, n, plain.data());
+      for (std::size_t i = 0; i < gate.size(); ++i) {
+        const double x = gate[i];
+        const double expected = exact(activation, x);
+        ASSERT_EQ(gated[i], plain[i] * up[i]) << x;
+        if (activation == Activation::kGeluErf) {
+          ASSERT_NEAR(plain[i], expected, 3e-7 * (1 + std::abs(x))) << x;
+        } else {
+          ASSERT_LE(ulps(plain[i], expected), bound(activation, x)) << x;
+        }
+      }
     }
+  }
+}
+
+TEST_P(Elementwise, ActivationsKeepNan) {
+  for (std::size_t i = 0; i < kNumActivations; ++i) {
+    float x = std::numeric_limits<float>::quiet_NaN();
+    kernels_.activate[i](&x, nullptr, 1, &x);
+    EXPECT_TRUE(std::isnan(x)) << i;
   }
 }
 
@@ -102,7 +135,7 @@ TEST_P(Elementwise, SiluAtTheExtremes) {
   const std::vector<float> gate = {0.0f, -0.0f, 200.0f, -200.0f, 3e38f, -3e38f, inf};
   const std::vector<float> up(gate.size(), 1.0f);
   std::vector<float> y(gate.size());
-  kernels_.silu_mul(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
+  silu(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
   EXPECT_EQ(y[0], 0.0f);
   EXPECT_EQ(y[1], 0.0f);
   EXPECT_EQ(y[2], 200.0f);
@@ -118,7 +151,7 @@ TEST_P(Elementwise, ExpIsWithinTwoUlp) {
   std::vector<float> up(gate.size());
   for (std::size_t i = 0; i < gate.size(); ++i) up[i] = 1.0f;
   std::vector<float> y(gate.size());
-  kernels_.silu_mul(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
+  silu(gate.data(), up.data(), static_cast<std::int64_t>(gate.size()), y.data());
   double worst = 0;
   for (std::size_t i = 0; i < gate.size(); ++i) {
     worst = std::max(worst, ulps(y[i], gate[i] / (1 + std::exp(-static_cast<double>(gate[i])))));
@@ -158,13 +191,29 @@ TEST_P(Elementwise, RopeRotatesPairsAndLeavesTheRest) {
   }
 }
 
-TEST_P(Elementwise, Add) {
+TEST_P(Elementwise, AddScaled) {
   for (std::int64_t n : kSizes) {
     const auto x = random_row(rng_, n, -3, 3);
     const auto y = random_row(rng_, n, -3, 3);
-    std::vector<float> sum = y;
-    kernels_.add(x.data(), n, sum.data());
-    for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(sum[i], x[i] + y[i]);
+    for (const float scale : {1.0f, 0.22f}) {
+      std::vector<float> sum = y;
+      kernels_.add_scaled(x.data(), scale, n, sum.data());
+      for (std::size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(sum[i], scale * x[i] + y[i], 1e-6);
+    }
+  }
+}
+
+TEST_P(Elementwise, ScaleAndSoftcap) {
+  for (std::int64_t n : kSizes) {
+    const auto x = random_row(rng_, n, -60, 60);
+    for (const float cap : {0.0f, 30.0f}) {
+      std::vector<float> y = x;
+      kernels_.scale_softcap(y.data(), 0.5f, cap, n);
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const double scaled = 0.5 * x[i];
+        ASSERT_NEAR(y[i], cap > 0 ? cap * std::tanh(scaled / cap) : scaled, 2e-5);
+      }
+    }
   }
 }
 
@@ -203,7 +252,7 @@ TEST_P(Elementwise, TouchesNothingBeyondTheRow) {
     std::vector<float> x = random_row(rng_, n, -1, 1);  // exact allocations: ASan watches the ends
     std::vector<float> y(x.size() + 1, 7.0f);
     kernels_.rms_norm(x.data(), x.data(), 1e-5f, n, y.data());
-    kernels_.silu_mul(x.data(), x.data(), n, y.data());
+    silu(x.data(), x.data(), n, y.data());
     EXPECT_EQ(y.back(), 7.0f);
   }
 }

@@ -144,16 +144,6 @@ Status check_shape(const TensorView& weight, RowOrder order) {
   return ok_status();
 }
 
-// Row r of each head as [half][i]; the file has [i][half].
-std::int64_t source_row(std::int64_t row, std::int64_t rows, RowOrder order) {
-  if (order.rotary_heads == 0) return row;
-  const std::int64_t head_size = rows / order.rotary_heads;
-  const std::int64_t head = row / head_size;
-  const std::int64_t half = row % head_size / (head_size / 2);
-  const std::int64_t i = row % (head_size / 2);
-  return head * head_size + i * 2 + half;
-}
-
 // Converts weight rows to the type that the panels hold, a panel at a time.
 class RowConverter {
  public:
@@ -203,7 +193,7 @@ void pack_panels(
     for (std::int64_t c = 0; c < kPanelCols; ++c) {
       const std::int64_t row = panel * kPanelCols + c;
       if (row >= matrix.rows) break;
-      const std::int64_t source = source_row(row, matrix.rows, order);
+      const std::int64_t source = order.source_row(row, matrix.rows);
       rows[c] = weight.data + static_cast<std::size_t>(source) * row_bytes;
       if (converter.needed()) rows[c] = converter.convert(rows[c], c);
     }

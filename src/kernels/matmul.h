@@ -67,10 +67,23 @@ class PackedMatrix {
 };
 
 // Row r of the packed matrix is row `source_row(r)` of the tensor. GGUF files of the llama
-// architecture interleave the rotary halves of each head of Q and K; rotary_unpermute undoes it.
+// architecture, and models that turn neighbouring elements (GPT-J, Cohere), interleave the rotary
+// halves of each head of Q and K.
 struct RowOrder {
-  std::int64_t rotary_heads =
-      0;  // 0: as stored; else the number of heads to undo the interleaving of
+  std::int64_t rotary_heads = 0;  // whose interleaving is to be undone; 0: as stored
+  std::int64_t rotary_dim = 0;    // how much of each head is interleaved; 0: all of it
+
+  // The stored row that becomes row `row` of `rows`.
+  std::int64_t source_row(std::int64_t row, std::int64_t rows) const {
+    if (rotary_heads == 0) return row;
+    const std::int64_t head_size = rows / rotary_heads;
+    const std::int64_t dim = rotary_dim > 0 ? rotary_dim : head_size;
+    const std::int64_t in_head = row % head_size;
+    if (in_head >= dim) return row;
+    const std::int64_t half = in_head / (dim / 2);
+    const std::int64_t i = in_head % (dim / 2);
+    return row - in_head + i * 2 + half;
+  }
 };
 
 // Packs `weight` ([N, K], plain or quantized) for `isa`. `compute` is the dtype to store: the

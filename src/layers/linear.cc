@@ -1,8 +1,10 @@
 #include "layers/linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
+#include "tensor/aligned_buffer.h"
 #include "tensor/dequantize.h"
 
 namespace pagemill {
@@ -27,50 +29,112 @@ const ActivationBuffer& Activations::buffer(ActivationFormat format) const {
   return *buffer;
 }
 
-Result<std::vector<float>> load_vector(const LoadContext& context,
+namespace {
+
+Result<std::vector<float>> load_floats(const LoadContext& context,
                                        std::string_view name,
-                                       std::int64_t size,
-                                       RowOrder order) {
-  const std::int64_t shape[] = {size};
+                                       std::span<const std::int64_t> shape) {
   PM_ASSIGN(const CheckpointTensor* tensor, require_tensor(context.checkpoint, name, shape));
-  std::vector<float> stored(size);
-  dequantize_row(tensor->view.dtype, tensor->view.data, size, stored.data());
-  if (order.rotary_heads == 0) return stored;
-  std::vector<float> values(size);
-  const std::int64_t head = size / order.rotary_heads;
-  for (std::int64_t i = 0; i < size; ++i) {
-    const std::int64_t in_head = i % head;
-    // Output row j < head/2 is the even row 2j of the interleaved head, j >= head/2 the odd row.
-    const std::int64_t source = 2 * (in_head % (head / 2)) + in_head / (head / 2);
-    values[i] = stored[i - in_head + source];
-  }
+  std::vector<float> values(tensor->view.elements());
+  dequantize_row(tensor->view.dtype, tensor->view.data, tensor->view.elements(), values.data());
   return values;
 }
+
+}  // namespace
+
+Result<std::vector<float>> load_vector(const LoadContext& context,
+                                       std::string_view name,
+                                       std::int64_t size) {
+  const std::int64_t shape[] = {size};
+  return load_floats(context, name, shape);
+}
+
+Result<std::vector<float>> load_table(const LoadContext& context,
+                                      std::string_view name,
+                                      std::int64_t rows,
+                                      std::int64_t cols) {
+  const std::int64_t shape[] = {rows, cols};
+  return load_floats(context, name, shape);
+}
+
+namespace {
+
+Result<std::vector<float>> load_bias(const LoadContext& context, const LinearSpec& spec) {
+  const std::int64_t stored_size = spec.rows.total > 0 ? spec.rows.total : spec.out_features;
+  PM_ASSIGN(const std::vector<float> stored,
+            load_vector(context, spec.name + ".bias", stored_size));
+  std::vector<float> bias(spec.out_features);
+  for (std::int64_t i = 0; i < spec.out_features; ++i) {
+    bias[i] = stored[spec.rows.source_row(spec.order.source_row(i, spec.out_features))];
+  }
+  return bias;
+}
+
+// The layer's rows as a matrix of their own: the tensor itself where it holds nothing else, else a
+// copy in `copy`.
+TensorView own_rows(const TensorView& stored, const LinearSpec& spec, AlignedBuffer& copy) {
+  if (spec.rows.total == 0 && !spec.transposed) return stored;
+  const std::int64_t in_features = stored.shape[spec.transposed ? 0 : 1];
+  TensorView own{stored.dtype, {spec.out_features, in_features}, nullptr};
+  copy = AlignedBuffer(own.bytes());
+  const std::size_t row_bytes = dtype_bytes(stored.dtype, in_features);
+  const std::size_t element_bytes = dtype_info(stored.dtype).block_bytes;
+  for (std::int64_t row = 0; row < spec.out_features; ++row) {
+    const std::int64_t source = spec.rows.source_row(row);
+    std::byte* const target = copy.data() + row * row_bytes;
+    if (!spec.transposed) {
+      std::memcpy(target, stored.data + source * row_bytes, row_bytes);
+      continue;
+    }
+    const std::int64_t num_stored = stored.shape[1];
+    for (std::int64_t col = 0; col < in_features; ++col) {
+      std::memcpy(target + col * element_bytes,
+                  stored.data + (col * num_stored + source) * element_bytes,
+                  element_bytes);
+    }
+  }
+  own.data = copy.data();
+  return own;
+}
+
+Result<PackedMatrix> load_weight(const LoadContext& context,
+                                 const LinearSpec& spec,
+                                 std::int64_t in_features) {
+  const std::int64_t num_stored = spec.rows.total > 0 ? spec.rows.total : spec.out_features;
+  const std::int64_t shape[] = {spec.transposed ? in_features : num_stored,
+                                spec.transposed ? num_stored : in_features};
+  PM_ASSIGN(const CheckpointTensor* tensor,
+            require_tensor(context.checkpoint, spec.name + ".weight", shape));
+  const auto in_tensor = [&](Error error) {
+    error.message = tensor->file + ": " + tensor->source_name + ": " + error.message;
+    return error;
+  };
+  if (spec.transposed && dtype_info(tensor->view.dtype).block_elements != 1) {
+    return in_tensor(unsupported("a transposed weight cannot be quantized"));
+  }
+  AlignedBuffer copy;
+  auto packed = pack_matrix(context.isa,
+                            own_rows(tensor->view, spec, copy),
+                            context.compute.value_or(tensor->view.dtype),
+                            spec.order,
+                            context.pool);
+  if (!packed.ok()) return in_tensor(std::move(packed).error());
+  context.checkpoint.release(*tensor);
+  return packed;
+}
+
+}  // namespace
 
 Result<LinearGroup> LinearGroup::load(const LoadContext& context,
                                       std::span<const LinearSpec> specs,
                                       std::int64_t in_features) {
   LinearGroup group;
   for (const LinearSpec& spec : specs) {
-    const std::int64_t shape[] = {spec.out_features, in_features};
-    PM_ASSIGN(const CheckpointTensor* tensor,
-              require_tensor(context.checkpoint, spec.name + ".weight", shape));
-    auto packed = pack_matrix(context.isa,
-                              tensor->view,
-                              context.compute.value_or(tensor->view.dtype),
-                              spec.order,
-                              context.pool);
-    if (!packed.ok()) {
-      Error error = std::move(packed).error();
-      error.message = tensor->file + ": " + tensor->source_name + ": " + error.message;
-      return error;
-    }
-    context.checkpoint.release(*tensor);
-    group.weights_.push_back(std::move(packed).value());
+    PM_ASSIGN(PackedMatrix weight, load_weight(context, spec, in_features));
+    group.weights_.push_back(std::move(weight));
     group.biases_.emplace_back();
     if (spec.bias) {
-      PM_ASSIGN(group.biases_.back(),
-                load_vector(context, spec.name + ".bias", spec.out_features, spec.order));
+      PM_ASSIGN(group.biases_.back(), load_bias(context, spec));
     }
     const ActivationFormat format = group.weights_.back().activation_format();
     if (std::find(group.formats_.begin(), group.formats_.end(), format) == group.formats_.end()) {

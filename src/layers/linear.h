@@ -49,12 +49,27 @@ class Activations {
   std::array<std::optional<ActivationBuffer>, kNumActivationFormats> buffers_;
 };
 
+// Which rows of a tensor that holds several layers are one's own: row i is row
+// first + i / group * stride + i % group.
+struct StoredRows {
+  std::int64_t total = 0;  // rows of the tensor; 0: it is this layer's alone
+  std::int64_t first = 0;
+  std::int64_t group = 1;
+  std::int64_t stride = 1;
+
+  std::int64_t source_row(std::int64_t row) const {
+    return total == 0 ? row : first + row / group * stride + row % group;
+  }
+};
+
 // One weight of a group and where it comes from.
 struct LinearSpec {
   std::string name;  // Hugging Face's, without ".weight" and ".bias"
   std::int64_t out_features = 0;
   bool bias = false;
   RowOrder order = {};
+  StoredRows rows = {};
+  bool transposed = false;  // stored [in_features, rows] (GPT-2's Conv1D)
 };
 
 // Linear layers that read the same activations: computed in one fork-join per activation format.
@@ -89,11 +104,16 @@ class LinearGroup {
   std::vector<ActivationFormat> formats_;
 };
 
-// The vector [size] as f32, in the rotary order of its weight (biases of Q and K).
+// The vector [size] as f32.
 Result<std::vector<float>> load_vector(const LoadContext& context,
                                        std::string_view name,
-                                       std::int64_t size,
-                                       RowOrder order = {});
+                                       std::int64_t size);
+
+// The table [rows, cols] as f32, one row after the other.
+Result<std::vector<float>> load_table(const LoadContext& context,
+                                      std::string_view name,
+                                      std::int64_t rows,
+                                      std::int64_t cols);
 
 // Runs fn(row) for every row, several rows a task where there are many.
 template <typename Fn>

@@ -1,5 +1,6 @@
 #include "loading/hf_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -43,16 +44,40 @@ Result<json> classic_scaling(json scaling, const std::string& key, const std::st
   return scaling;
 }
 
+// Gemma 3 has parameters for each type of layer: those of full attention become the model's, of the
+// others only the base may differ ("rope_local_base_freq").
+Status flatten_layer_types(json& parameters, json& config, const std::string& file) {
+  const bool is_nested = std::any_of(
+      parameters.begin(), parameters.end(), [](const json& value) { return value.is_object(); });
+  if (!is_nested) return ok_status();
+  for (const auto& [key, value] : parameters.items()) {
+    if (key == "full_attention" && value.is_object()) continue;
+    const bool is_plain = key == "sliding_attention" && value.is_object() &&
+                          value.value("rope_type", json("default")) == "default";
+    if (!is_plain) {
+      return unsupported(
+          fmt::format("{}: rope_parameters.{}: only full_attention, and "
+                      "sliding_attention of rope_type default, are supported",
+                      file,
+                      key));
+    }
+  }
+  if (!parameters.contains("full_attention")) {
+    return unsupported(fmt::format("{}: rope_parameters: it lacks full_attention", file));
+  }
+  if (const auto local = parameters.find("sliding_attention"); local != parameters.end()) {
+    config["rope_local_base_freq"] = local->value("rope_theta", json(nullptr));
+  }
+  json whole = parameters["full_attention"];
+  parameters = std::move(whole);
+  return ok_status();
+}
+
 // Transformers 5 writes {"rope_theta": ..., "rope_type": ..., "factor": ...}.
 Status spread_rope_parameters(json& config, const std::string& file) {
   PM_ASSIGN(json parameters, optional_object(config, "rope_parameters", file));
   if (parameters.is_null()) return ok_status();
-  for (const auto& [key, value] : parameters.items()) {
-    if (value.is_object()) {
-      return unsupported(fmt::format(
-          "{}: rope_parameters.{}: parameters per layer type are not supported", file, key));
-    }
-  }
+  PM_TRY(flatten_layer_types(parameters, config, file));
   for (const char* const key : {"rope_theta", "partial_rotary_factor"}) {
     if (!parameters.contains(key)) continue;
     config[key] = parameters[key];
@@ -70,6 +95,10 @@ Status spread_rope_parameters(json& config, const std::string& file) {
 Result<json> normalize_config(json config, const std::string& file) {
   if (!config.is_object()) return bad_key(file, "the document", "an object", config);
   PM_TRY(spread_rope_parameters(config, file));
+  // GPT-NeoX's name for it.
+  if (!config.contains("rope_theta") && config.contains("rotary_emb_base")) {
+    config["rope_theta"] = config["rotary_emb_base"];
+  }
   json& theta = config["rope_theta"];
   if (theta.is_null()) theta = kDefaultRopeTheta;
   if (!theta.is_number()) return bad_key(file, "rope_theta", "a number", theta);

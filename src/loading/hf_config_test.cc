@@ -66,9 +66,28 @@ TEST(HfConfig, NamesTheKeyAtFault) {
   refused(R"({"rope_scaling":{"type":7}})", "rope_scaling.rope_type: expected a string");
   refused(R"({"rope_parameters":[]})", "rope_parameters: expected an object");
   refused(R"({"torch_dtype":16})", "torch_dtype: expected a string");
-  expect_error(normalized(R"({"rope_parameters":{"full_attention":{}}})"),
-               ErrorCode::kUnsupported,
-               {"rope_parameters.full_attention"});
+}
+
+TEST(HfConfig, RopeParametersByLayerType) {
+  const auto config = normalized(
+      R"({"rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"rope_theta":1e6},)"
+      R"("sliding_attention":{"rope_type":"default","rope_theta":5e3}}})");
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ((*config)["rope_theta"], 1e6);
+  EXPECT_EQ((*config)["rope_scaling"]["rope_type"], "linear");
+  EXPECT_EQ((*config)["rope_local_base_freq"], 5e3);
+  const auto refused = [](const std::string& text, const std::string& why) {
+    expect_error(normalized(text), ErrorCode::kUnsupported, {"config.json", why});
+  };
+  refused(R"({"rope_parameters":{"full_attention":{},"rope_type":"linear"}})", "rope_type");
+  refused(R"({"rope_parameters":{"full_attention":{},"chunked_attention":{}}})", "chunked");
+  refused(R"({"rope_parameters":{"full_attention":{},"sliding_attention":{"rope_type":"yarn"}}})",
+          "rope_parameters.sliding_attention");
+  refused(R"({"rope_parameters":{"sliding_attention":{}}})", "it lacks full_attention");
+}
+
+TEST(HfConfig, BaseUnderItsOldName) {
+  EXPECT_EQ((*normalized(R"({"rotary_emb_base":500})"))["rope_theta"], 500);
 }
 
 TEST(JsonText, ParsesWhatJsonAllows) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "models/architectures.h"
+#include "models/decoder.h"
 #include "models/model.h"
 
 namespace pagemill {
@@ -9,13 +10,35 @@ namespace {
 
 struct Entry {
   const char* architecture;
-  ModelFactory factory;
+  MakeSpec make_spec;
 };
 
 constexpr Entry kArchitectures[] = {
-    {"LlamaForCausalLM", make_llama},
-    {"MistralForCausalLM", make_llama},
-    {"Qwen2ForCausalLM", make_llama},
+    {"BloomForCausalLM", bloom_spec},
+    {"CohereForCausalLM", cohere_spec},
+    {"Cohere2ForCausalLM", cohere_spec},
+    {"FalconForCausalLM", falcon_spec},
+    {"GemmaForCausalLM", gemma_spec},
+    {"Gemma2ForCausalLM", gemma_spec},
+    {"Gemma3ForCausalLM", gemma_spec},
+    {"GPT2LMHeadModel", gpt2_spec},
+    {"GPTBigCodeForCausalLM", gpt_bigcode_spec},
+    {"GPTJForCausalLM", gptj_spec},
+    {"GPTNeoXForCausalLM", gpt_neox_spec},
+    {"GraniteForCausalLM", granite_spec},
+    {"LlamaForCausalLM", llama_spec},
+    {"MistralForCausalLM", llama_spec},
+    {"MptForCausalLM", mpt_spec},
+    {"MPTForCausalLM", mpt_spec},
+    {"OlmoForCausalLM", olmo_spec},
+    {"Olmo2ForCausalLM", olmo_spec},
+    {"OPTForCausalLM", opt_spec},
+    {"PhiForCausalLM", phi_spec},
+    {"Phi3ForCausalLM", phi3_spec},
+    {"Qwen2ForCausalLM", qwen_spec},
+    {"Qwen3ForCausalLM", qwen_spec},
+    {"StableLmForCausalLM", stablelm_spec},
+    {"Starcoder2ForCausalLM", starcoder2_spec},
 };
 
 std::string architecture_of(const nlohmann::json& config) {
@@ -32,9 +55,9 @@ Result<std::unique_ptr<Model>> load_model(const Checkpoint& checkpoint,
                                           Communicator& comm) {
   const std::string architecture = architecture_of(checkpoint.config());
   for (const Entry& entry : kArchitectures) {
-    if (architecture == entry.architecture) {
-      return entry.factory(checkpoint, options, pool, comm);
-    }
+    if (architecture != entry.architecture) continue;
+    PM_ASSIGN(DecoderSpec spec, entry.make_spec(checkpoint));
+    return make_decoder(std::move(spec), checkpoint, options, pool, comm);
   }
   std::string known;
   for (const Entry& entry : kArchitectures) {

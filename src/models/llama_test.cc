@@ -1,6 +1,6 @@
-#include "models/llama_config.h"
-
 #include <gtest/gtest.h>
+
+#include "models/architectures.h"
 
 namespace pagemill {
 namespace {
@@ -35,22 +35,26 @@ class ConfigOnly : public Checkpoint {
   json generation_config_ = json::object();
 };
 
-Result<LlamaConfig> parse(CheckpointFormat format, const json& changes) {
-  return LlamaConfig::parse(ConfigOnly(format, changes));
+Result<DecoderSpec> parse(CheckpointFormat format, const json& changes) {
+  const ConfigOnly checkpoint(format, changes);
+  const bool is_qwen = checkpoint.config()["architectures"].front() == "Qwen2ForCausalLM";
+  return is_qwen ? qwen_spec(checkpoint) : llama_spec(checkpoint);
 }
+
+std::int32_t rotary_dim(const Result<DecoderSpec>& spec) { return spec->ropes[0].rotary_dim(); }
 
 constexpr auto kHf = CheckpointFormat::kSafetensors, kGguf = CheckpointFormat::kGguf;
 
 // As Transformers 5.23 computes it: LlamaRotaryEmbedding's default frequencies cover the whole
 // head, so that the logits with and without the key are equal; with rope_type linear, dynamic, yarn
 // or llama3 its forward() raises. The same for MistralForCausalLM and Qwen2ForCausalLM.
-TEST(LlamaConfig, HuggingFacePartialRotaryFactorTurnsTheWholeHead) {
+TEST(LlamaSpec, HuggingFacePartialRotaryFactorTurnsTheWholeHead) {
   for (const char* architecture : {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}) {
     const json half = {{"architectures", {architecture}}, {"partial_rotary_factor", 0.5}};
     const auto plain = parse(kHf, half);
     ASSERT_TRUE(plain.ok()) << plain.error().message;
     EXPECT_EQ(plain->head_size, 16);
-    EXPECT_EQ(plain->rotary_dim, 16);
+    EXPECT_EQ(rotary_dim(plain), 16);
     json scaled = half;
     scaled["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 4.0}};
     const auto refused = parse(kHf, scaled);
@@ -62,15 +66,15 @@ TEST(LlamaConfig, HuggingFacePartialRotaryFactorTurnsTheWholeHead) {
   }
 }
 
-TEST(LlamaConfig, GgufDimensionCountTurnsAPartOfTheHead) {
+TEST(LlamaSpec, GgufDimensionCountTurnsAPartOfTheHead) {
   const json scaling = {{"rope_type", "linear"}, {"factor", 4.0}};
-  EXPECT_EQ(parse(kGguf, json::object())->rotary_dim, 16);
-  EXPECT_EQ(parse(kGguf, {{"partial_rotary_factor", 0.5}})->rotary_dim, 8);
-  EXPECT_EQ(parse(kGguf, {{"partial_rotary_factor", 0.5}, {"rope_scaling", scaling}})->rotary_dim,
+  EXPECT_EQ(rotary_dim(parse(kGguf, json::object())), 16);
+  EXPECT_EQ(rotary_dim(parse(kGguf, {{"partial_rotary_factor", 0.5}})), 8);
+  EXPECT_EQ(rotary_dim(parse(kGguf, {{"partial_rotary_factor", 0.5}, {"rope_scaling", scaling}})),
             8);
 }
 
-TEST(LlamaConfig, BadPartialRotaryFactors) {
+TEST(LlamaSpec, BadPartialRotaryFactors) {
   for (const json& value : {json(0), json(-0.5), json(1.5), json("half"), json(true)}) {
     for (const auto format : {kHf, kGguf}) {
       const auto refused = parse(format, {{"partial_rotary_factor", value}});
