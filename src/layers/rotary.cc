@@ -82,12 +82,14 @@ Status RotaryEmbedding::init_scaling(const json& scaling, const json& config) {
   } else if (type == "llama3") {
     init_llama3(scaling);
     return ok_status();  // max_position_embeddings already is the stretched length
+  } else if (type == "longrope") {
+    return init_longrope(scaling, config);  // likewise
   } else if (type == "yarn") {
     init_yarn(scaling, config);
   } else {
     return unsupported(
         fmt::format("config: rope_scaling.rope_type '{}' is not supported; known: default, linear, "
-                    "dynamic, llama3, yarn",
+                    "dynamic, llama3, longrope, yarn",
                     type));
   }
   const double stretched = (original > 0 ? original : max_positions_) * factor_;
@@ -110,6 +112,37 @@ void RotaryEmbedding::init_llama3(const json& scaling) {
       f = static_cast<float>((1 - smooth) * f / factor_ + smooth * f);
     }
   }
+}
+
+// LongRoPE (Ding et al., arXiv 2402.13753): frequencies divided by factors found by search, others
+// for lengths above the original one.
+Status RotaryEmbedding::init_longrope(const json& scaling, const json& config) {
+  kind_ = Kind::kLong;
+  const double original = original_max_positions_;
+  if (scaling.find("factor") == scaling.end()) {
+    factor_ = number(config, "max_position_embeddings", original) / original;
+  }
+  const double fallback = factor_ <= 1 ? 1 : std::sqrt(1 + std::log(factor_) / std::log(original));
+  attention_factor_ = static_cast<float>(number(scaling, "attention_factor", fallback));
+  long_inv_freq_ = inv_freq_;
+  const auto divide = [&](const char* key, std::vector<float>& inv_freq) -> Status {
+    const auto factors = scaling.find(key);
+    if (factors == scaling.end() || !factors->is_array() || factors->size() != inv_freq.size()) {
+      return corrupt(fmt::format(
+          "config: rope_scaling.{}: expected a list of {} numbers", key, inv_freq.size()));
+    }
+    for (std::size_t i = 0; i < inv_freq.size(); ++i) {
+      const json& factor = (*factors)[i];
+      if (!factor.is_number() || !(factor.get<double>() > 0)) {
+        return corrupt(fmt::format(
+            "config: rope_scaling.{}: expected numbers > 0, got {}", key, factor.dump()));
+      }
+      inv_freq[i] /= factor.get<float>();
+    }
+    return ok_status();
+  };
+  PM_TRY(divide("short_factor", inv_freq_));
+  return divide("long_factor", long_inv_freq_);
 }
 
 void RotaryEmbedding::init_yarn(const json& scaling, const json& config) {
@@ -158,14 +191,16 @@ void RotaryEmbedding::cos_sin(std::int32_t position,
                               float* cos,
                               float* sin) const {
   const std::int32_t length = std::max(prompt_len, position + 1);
-  const bool stretched = kind_ == Kind::kDynamic && length > original_max_positions_;
+  const bool is_long = length > original_max_positions_;
+  const bool stretched = kind_ == Kind::kDynamic && is_long;
+  const std::vector<float>& inv_freq = kind_ == Kind::kLong && is_long ? long_inv_freq_ : inv_freq_;
   double theta = theta_;
   if (stretched) {
     theta *= std::pow((factor_ * length / original_max_positions_) - (factor_ - 1),
                       rotary_dim_ / (rotary_dim_ - 2.0));
   }
   for (std::int32_t i = 0; i < rotary_dim_ / 2; ++i) {
-    float frequency = inv_freq_[i];
+    float frequency = inv_freq[i];
     if (stretched) {
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(rotary_dim_);
       frequency = 1.0f / std::pow(static_cast<float>(theta), exponent);

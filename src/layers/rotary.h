@@ -26,21 +26,22 @@ class RotaryEmbedding {
   std::int32_t rotary_dim() const { return rotary_dim_; }
   // Positions that the scaling was made for: max_position_embeddings, stretched by the factor.
   std::int32_t max_positions() const { return max_positions_; }
-  // Whether a key's rotation depends on its prompt's length (dynamic NTK): then a block computed
-  // for one prompt does not serve another, and prefix caching must be off.
-  bool depends_on_length() const { return kind_ == Kind::kDynamic; }
+  // Whether a key's rotation depends on its prompt's length (dynamic NTK, longrope): then a block
+  // computed for one prompt does not serve another, and prefix caching must be off.
+  bool depends_on_length() const { return kind_ != Kind::kStatic; }
 
   // cos, sin: [rotary_dim/2] for a token at `position` of a sequence whose prompt has `prompt_len`
-  // tokens. Dynamic NTK rotates all of a prompt by its length, and each later token by the length
-  // so far, as Transformers' generate() does; so neither chunking nor preemption changes a token's
-  // rotation.
+  // tokens. Dynamic NTK and longrope rotate all of a prompt by its length, and each later token by
+  // the length so far, as Transformers' generate() does; so neither chunking nor preemption changes
+  // a token's rotation.
   void cos_sin(std::int32_t position, std::int32_t prompt_len, float* cos, float* sin) const;
 
  private:
-  enum class Kind { kStatic, kDynamic };
+  enum class Kind { kStatic, kDynamic, kLong };
 
   Status init_scaling(const nlohmann::json& scaling, const nlohmann::json& config);
   void init_llama3(const nlohmann::json& scaling);
+  Status init_longrope(const nlohmann::json& scaling, const nlohmann::json& config);
   void init_yarn(const nlohmann::json& scaling, const nlohmann::json& config);
 
   Kind kind_ = Kind::kStatic;
@@ -50,7 +51,8 @@ class RotaryEmbedding {
   double theta_ = 10000.0;
   double factor_ = 1.0;
   float attention_factor_ = 1.0f;
-  std::vector<float> inv_freq_;  // [rotary_dim/2]
+  std::vector<float> inv_freq_;       // [rotary_dim/2]
+  std::vector<float> long_inv_freq_;  // of lengths above the original one (longrope)
 };
 
 }  // namespace pagemill

@@ -19,12 +19,14 @@ Result<DecoderSpec> gpt_neox_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> gptj_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> granite_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> llama_spec(const Checkpoint& checkpoint);
+Result<DecoderSpec> mixtral_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> mpt_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> olmo_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> opt_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> phi_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> phi3_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> qwen_spec(const Checkpoint& checkpoint);
+Result<DecoderSpec> qwen_moe_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> stablelm_spec(const Checkpoint& checkpoint);
 Result<DecoderSpec> starcoder2_spec(const Checkpoint& checkpoint);
 

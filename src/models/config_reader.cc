@@ -95,7 +95,7 @@ Error ConfigReader::not_supported(const char* key, const std::string& what) cons
 
 Result<DecoderSpec> read_sizes(const ConfigReader& reader, const SizeKeys& keys) {
   DecoderSpec spec;
-  spec.architecture = reader.json()["architectures"].front().get<std::string>();
+  spec.architecture = reader.architecture();
   PM_TRY(reader.read_int(keys.hidden, kMaxDimension, &spec.hidden_size));
   spec.intermediate_size = 4 * spec.hidden_size;
   if (keys.intermediate != nullptr) {

@@ -25,6 +25,7 @@ class ConfigReader {
 
   const nlohmann::json& json() const { return checkpoint_.config(); }
   const Checkpoint& checkpoint() const { return checkpoint_; }
+  std::string architecture() const { return json()["architectures"].front().get<std::string>(); }
   bool has(const char* key) const;  // and it is not null
   // The first of the keys that the config has; the first of all if it has none.
   const char* first_of(std::initializer_list<const char*> keys) const;

@@ -50,11 +50,14 @@ class Decoder final : public Model {
   void keep_rows(std::span<const std::int32_t> rows);
   void add_attention(const DecoderLayer& layer, std::span<const std::int32_t> rows);
   void add_mlp(const DecoderLayer& layer, std::int64_t num_rows);
+  void add_experts(const DecoderLayer& layer, std::int64_t num_rows);
   void add_branch(const LinearGroup& last, const std::optional<Norm>& norm, std::int64_t num_rows);
   void norm_and_prepare(const std::optional<Norm>& norm,
                         const LinearGroup& next,
                         const float* x,
                         std::int64_t num_rows);
+  // What is in branch_, normed.
+  void add_to_residual(const std::optional<Norm>& norm, std::int64_t num_rows);
   bool rotates() const { return !decoder_.ropes.empty(); }
 
   DecoderSpec decoder_;
@@ -81,6 +84,7 @@ class Decoder final : public Model {
   std::vector<AlignedBuffer>
       cos_sin_;  // of each rope, [max_tokens, rotary_dim]: cosines, then sines
   std::optional<Activations> activations_;
+  std::optional<MoeScratch> moe_scratch_;
   std::vector<std::int32_t> all_rows_;             // 0, 1, .. max_tokens - 1
   std::vector<AttentionSequence> last_sequences_;  // of the rows that need logits
 };
@@ -148,13 +152,20 @@ void Decoder::allocate_scratch() {
   const std::int64_t normed_rows = std::max(rows, std::int64_t{options_.max_logits_rows});
   normed_ = allocate(normed_rows * hidden_);
   const DecoderLayerSpec& layer_spec = decoder_.layer;
-  if (layer_spec.attention_post_norm || layer_spec.mlp_post_norm || decoder_.branch_scale != 1) {
+  if (layer_spec.attention_post_norm || layer_spec.mlp_post_norm || decoder_.branch_scale != 1 ||
+      decoder_.moe) {
     branch_ = allocate(rows * hidden_);
   }
   for (const RotaryEmbedding& rope : decoder_.ropes) {
     cos_sin_.push_back(allocate(rows * rope.rotary_dim()));
   }
-  activations_.emplace(options_.isa, normed_rows, std::max({hidden_, decoder_.q_size(), inner}));
+  std::int64_t widest = std::max({hidden_, decoder_.q_size(), inner});
+  if (const auto& moe = decoder_.moe) {
+    moe_scratch_.emplace(*moe, rows, hidden_);
+    widest = std::max(widest, moe->expert.intermediate_size);
+    if (moe->shared) widest = std::max(widest, moe->shared->intermediate_size);
+  }
+  activations_.emplace(options_.isa, normed_rows, widest);
   const auto reserve = [&](const LinearGroup& group) {
     for (ActivationFormat format : group.formats()) activations_->reserve(format);
   };
@@ -162,6 +173,7 @@ void Decoder::allocate_scratch() {
     for (const LinearGroup* group : {&layer.qkv, &layer.output, &layer.up, &layer.down}) {
       reserve(*group);
     }
+    if (layer.experts) layer.experts->reserve(*activations_);
   }
   reserve(lm_head_);
   all_rows_.resize(rows);
@@ -178,15 +190,12 @@ void Decoder::fill_spec(const LoadContext& context) {
   spec_.prefix_cacheable = std::none_of(decoder_.ropes.begin(),
                                         decoder_.ropes.end(),
                                         [](const auto& rope) { return rope.depends_on_length(); });
-  spec_.dtype = dtype_info(layers_.front().up.weight(0).dtype()).name;
+  spec_.dtype = dtype_info(layers_.back().dtype()).name;
   for (const CheckpointTensor& tensor : context.checkpoint.tensors()) {
     spec_.num_parameters += tensor.view.elements();
   }
   spec_.weight_bytes = lm_head_.bytes();
-  for (const DecoderLayer& layer : layers_) {
-    spec_.weight_bytes +=
-        layer.qkv.bytes() + layer.output.bytes() + layer.up.bytes() + layer.down.bytes();
-  }
+  for (const DecoderLayer& layer : layers_) spec_.weight_bytes += layer.bytes();
 }
 
 void Decoder::norm_and_prepare(const std::optional<Norm>& norm,
@@ -325,6 +334,10 @@ void Decoder::add_branch(const LinearGroup& last,
   }
   const LinearGroup::Output branch[] = {{floats(branch_), hidden_}};
   last.run(pool_, *activations_, num_rows, branch);
+  add_to_residual(norm, num_rows);
+}
+
+void Decoder::add_to_residual(const std::optional<Norm>& norm, std::int64_t num_rows) {
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
     float* x = floats(branch_) + row * hidden_;
     if (norm) norm->apply(elementwise_, x, x);
@@ -343,7 +356,18 @@ void Decoder::add_attention(const DecoderLayer& layer, std::span<const std::int3
   add_branch(layer.output, layer.attention_post_norm, num_rows);
 }
 
+void Decoder::add_experts(const DecoderLayer& layer, std::int64_t num_rows) {
+  float* normed = floats(normed_);
+  for_each_row(pool_, num_rows, [&](std::int64_t row) {
+    layer.mlp_norm->apply(elementwise_, floats(residual_) + row * hidden_, normed + row * hidden_);
+  });
+  layer.experts->run(
+      pool_, elementwise_, *activations_, *moe_scratch_, normed, num_rows, floats(branch_));
+  add_to_residual(layer.mlp_post_norm, num_rows);
+}
+
 void Decoder::add_mlp(const DecoderLayer& layer, std::int64_t num_rows) {
+  if (layer.experts) return add_experts(layer, num_rows);
   const std::int64_t width = decoder_.intermediate_size;
   const std::int64_t stride = std::ssize(decoder_.layer.up) * width;
   const bool shares_norm = decoder_.parallel && !layer.mlp_norm;

@@ -29,6 +29,15 @@ Result<std::optional<Norm>> load_norm(const LoadContext& context,
   return std::optional<Norm>(std::move(norm));
 }
 
+std::size_t DecoderLayer::bytes() const {
+  return qkv.bytes() + output.bytes() + up.bytes() + down.bytes() +
+         (experts ? experts->bytes() : 0);
+}
+
+DType DecoderLayer::dtype() const {
+  return (experts ? experts->expert_weight() : up.weight(0)).dtype();
+}
+
 Result<DecoderLayer> DecoderLayer::load(const LoadContext& context,
                                         const DecoderSpec& spec,
                                         std::int32_t index) {
@@ -47,8 +56,12 @@ Result<DecoderLayer> DecoderLayer::load(const LoadContext& context,
   PM_ASSIGN(layer.output, load_group(context, {from.output}, prefix, spec.q_size()));
   PM_ASSIGN(layer.attention_post_norm, norm(from.attention_post_norm, spec.hidden_size));
   PM_ASSIGN(layer.mlp_norm, norm(from.mlp_norm, spec.hidden_size));
-  PM_ASSIGN(layer.up, load_group(context, from.up, prefix, spec.hidden_size));
-  PM_ASSIGN(layer.down, load_group(context, {from.down}, prefix, spec.intermediate_size));
+  if (spec.has_experts(index)) {
+    PM_ASSIGN(layer.experts, MixtureOfExperts::load(context, *spec.moe, prefix, spec.hidden_size));
+  } else {
+    PM_ASSIGN(layer.up, load_group(context, from.up, prefix, spec.hidden_size));
+    PM_ASSIGN(layer.down, load_group(context, {from.down}, prefix, spec.intermediate_size));
+  }
   PM_ASSIGN(layer.mlp_post_norm, norm(from.mlp_post_norm, spec.hidden_size));
   return layer;
 }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "layers/linear.h"
+#include "layers/moe.h"
 #include "layers/norm.h"
 #include "models/decoder_spec.h"
 
@@ -13,8 +14,13 @@ namespace pagemill {
 struct DecoderLayer {
   std::optional<Norm> attention_norm, mlp_norm, attention_post_norm, mlp_post_norm;
   std::optional<Norm> q_norm, k_norm;
-  LinearGroup qkv, output, up, down;
+  LinearGroup qkv, output, up, down;  // the last two empty where there are experts
+  std::optional<MixtureOfExperts> experts;
   std::int32_t kv_group = 0;
+
+  std::size_t bytes() const;
+  // The dtype that most of its weights are computed in.
+  DType dtype() const;
 
   static Result<DecoderLayer> load(const LoadContext& context,
                                    const DecoderSpec& spec,

@@ -9,6 +9,7 @@
 
 #include "kernels/elementwise.h"
 #include "layers/linear.h"
+#include "layers/moe.h"
 #include "layers/norm.h"
 #include "layers/rotary.h"
 
@@ -62,6 +63,8 @@ struct DecoderSpec {
 
   std::string layer_prefix;  // "model.layers.", before the layer's number and a dot
   DecoderLayerSpec layer;
+  std::optional<MoeSpec> moe;    // in place of the MLP ..
+  std::vector<bool> moe_layers;  // .. in these layers: [num_layers], empty without
   Activation activation = Activation::kSilu;
   bool parallel = false;   // attention and MLP read the same residual stream
   float branch_scale = 1;  // of what a branch adds to the residual stream
@@ -73,6 +76,7 @@ struct DecoderSpec {
 
   std::int64_t q_size() const { return std::int64_t{num_heads} * head_size; }
   std::int64_t kv_size() const { return std::int64_t{num_kv_heads} * head_size; }
+  bool has_experts(std::int32_t index) const { return moe && moe_layers[index]; }
   bool is_gated() const { return layer.up.size() == 2; }
 };
 

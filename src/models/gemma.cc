@@ -45,9 +45,8 @@ Status add_local_rope(const ConfigReader& reader, DecoderSpec* spec) {
 
 Result<DecoderSpec> gemma_spec(const Checkpoint& checkpoint) {
   const ConfigReader reader(checkpoint);
-  const auto architecture = reader.json()["architectures"].front().get<std::string>();
-  const bool is_first = architecture == "GemmaForCausalLM";
-  const bool is_third = architecture == "Gemma3ForCausalLM";
+  const bool is_first = reader.architecture() == "GemmaForCausalLM";
+  const bool is_third = reader.architecture() == "Gemma3ForCausalLM";
   const bool bias = reader.flag("attention_bias", false);
   PM_ASSIGN(DecoderSpec spec, llama_like(reader, {.qkv = bias, .output = bias}));
   set_head(reader, "lm_head", true, &spec);

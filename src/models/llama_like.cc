@@ -60,6 +60,11 @@ void add_rms_norms(float eps, DecoderSpec* spec) {
   spec->final_norm = rms_norm("model.norm", eps);
 }
 
+Status read_experts(const ConfigReader& reader, const char* key, MoeSpec* moe) {
+  PM_TRY(reader.read_int(key, kMaxDimension, &moe->num_experts));
+  return reader.read_int("num_experts_per_tok", moe->num_experts, &moe->experts_per_token);
+}
+
 Status read_window(const ConfigReader& reader, DecoderSpec* spec) {
   std::int32_t window = 0;
   PM_TRY(reader.read_optional_int("sliding_window", INT32_MAX, &window));

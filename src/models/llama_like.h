@@ -32,6 +32,9 @@ void set_head(const ConfigReader& reader,
               bool tied_by_default,
               DecoderSpec* spec);
 
+// The number of experts, by its key, and num_experts_per_tok.
+Status read_experts(const ConfigReader& reader, const char* key, MoeSpec* moe);
+
 // `sliding_window` in every layer, if the config has one.
 Status read_window(const ConfigReader& reader, DecoderSpec* spec);
 

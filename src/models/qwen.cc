@@ -8,7 +8,7 @@ namespace pagemill {
 
 Result<DecoderSpec> qwen_spec(const Checkpoint& checkpoint) {
   const ConfigReader reader(checkpoint);
-  const bool is_qwen3 = reader.json()["architectures"].front() == "Qwen3ForCausalLM";
+  const bool is_qwen3 = reader.architecture().starts_with("Qwen3");
   const bool bias = is_qwen3 && reader.flag("attention_bias", false);
   PM_ASSIGN(DecoderSpec spec, llama_like(reader, {.qkv = !is_qwen3 || bias, .output = bias}));
   float eps = 1e-6f;

@@ -28,6 +28,7 @@ constexpr Entry kArchitectures[] = {
     {"GraniteForCausalLM", granite_spec},
     {"LlamaForCausalLM", llama_spec},
     {"MistralForCausalLM", llama_spec},
+    {"MixtralForCausalLM", mixtral_spec},
     {"MptForCausalLM", mpt_spec},
     {"MPTForCausalLM", mpt_spec},
     {"OlmoForCausalLM", olmo_spec},
@@ -36,7 +37,9 @@ constexpr Entry kArchitectures[] = {
     {"PhiForCausalLM", phi_spec},
     {"Phi3ForCausalLM", phi3_spec},
     {"Qwen2ForCausalLM", qwen_spec},
+    {"Qwen2MoeForCausalLM", qwen_moe_spec},
     {"Qwen3ForCausalLM", qwen_spec},
+    {"Qwen3MoeForCausalLM", qwen_moe_spec},
     {"StableLmForCausalLM", stablelm_spec},
     {"Starcoder2ForCausalLM", starcoder2_spec},
 };

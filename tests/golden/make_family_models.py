@@ -16,6 +16,7 @@ import math
 import pathlib
 import shutil
 import tempfile
+import zlib
 
 import safetensors.torch
 import torch
@@ -262,6 +263,52 @@ QWEN3 = family(
     sliding_window=None,
     tie_word_embeddings=False,
 )
+MIXTRAL = family(
+    "MixtralForCausalLM",
+    "mixtral",
+    GQA,
+    hidden_act="silu",
+    num_local_experts=4,
+    num_experts_per_tok=2,
+    rms_norm_eps=1e-5,
+    rope_theta=1000000.0,
+    sliding_window=None,
+    tie_word_embeddings=False,
+)
+QWEN3_MOE = {
+    **QWEN3,
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "num_hidden_layers": 3,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [1],
+}
+QWEN2_MOE = family(
+    "Qwen2MoeForCausalLM",
+    "qwen2_moe",
+    GQA,
+    hidden_act="silu",
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=32,
+    shared_expert_intermediate_size=64,
+    norm_topk_prob=False,
+    decoder_sparse_step=1,
+    rms_norm_eps=1e-6,
+    rope_theta=1000000.0,
+    use_sliding_window=False,
+    max_window_layers=2,
+    tie_word_embeddings=False,
+)
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    "long_factor": [1.0, 2.0, 3.0, 4.0, 6.0, 8.0],
+}
 GPT_NAMES = "transformer.h.{}."
 LLAMA_NAMES = "model.layers.{}."
 
@@ -325,6 +372,14 @@ FAMILIES = {
     "phi_qk_norm": ({**PHI, "qk_layernorm": True}, [zero_layers("no Q norm bias", LLAMA_NAMES + "self_attn.q_layernorm.bias")]),
     "phi3": (PHI3, [off("no window", sliding_window=None)]),
     "phi3_partial": ({**PHI3, "partial_rotary_factor": 0.5, "sliding_window": None}, []),
+    "phi3_longrope": (
+        {**PHI3, "sliding_window": None, "original_max_position_embeddings": 32, "rope_scaling": LONGROPE},
+        [
+            off("no scaling", rope_scaling=None),
+            off("short factors alone", rope_scaling={"long_factor": LONGROPE["short_factor"]}),
+            off("other short factors", rope_scaling={"short_factor": LONGROPE["long_factor"]}),
+        ],
+    ),
     "stablelm": (STABLELM, [off("whole heads turned", partial_rotary_factor=1.0)]),
     "stablelm_parallel": (
         {**STABLELM, "use_parallel_residual": True, "qk_layernorm": True, "use_qkv_bias": False},
@@ -395,20 +450,32 @@ FAMILIES = {
             one_layers("no K norm weight", LLAMA_NAMES + "self_attn.k_norm.weight"),
         ],
     ),
+    "mixtral": (MIXTRAL, [off("one expert", num_experts_per_tok=1), off("a window", sliding_window=24)]),
+    "qwen2_moe": (
+        QWEN2_MOE,
+        [
+            off("weights that sum to one", norm_topk_prob=True),
+            zero_layers("no shared expert", LLAMA_NAMES + "mlp.shared_expert.down_proj.weight"),
+            zero_layers("no weight of the shared expert", LLAMA_NAMES + "mlp.shared_expert_gate.weight"),
+        ],
+    ),
+    "qwen3_moe": (
+        QWEN3_MOE,
+        [off("weights as they are", norm_topk_prob=False), zero("no first expert", "model.layers.0.mlp.experts.0.down_proj.weight")],
+    ),
 }
-# Names that models were published with where Transformers has others by now.
-RENAMED = {"gpt_neox": ("lm_head.", "embed_out."), "gpt2_inner": ("transformer.", "")}
+# Names that models are also published with.
+RENAMED = {"gpt2_inner": ("transformer.", "")}
 GAIN = {"q_proj": 1.5, "k_proj": 1.5, "c_attn": 1.5, "query_key_value": 1.5, "Wqkv": 1.5, "qkv_proj": 1.5, "lm_head": 2.0,
         "embed_out": 2.0}
 
 
-def random_weights(model, seed: int) -> dict:
+def randomize(model, seed: int) -> None:
     """Scores spread widely, every norm weight differs from what it is when it does nothing, biases are as large as what
     they are added to."""
     generator = torch.Generator().manual_seed(seed)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     stores_less_one = "gemma" in model.config.model_type
-    weights = {}
     for name, parameter in model.named_parameters():
         module = name.split(".")[-2]
         values = torch.randn(parameter.shape, generator=generator)
@@ -422,9 +489,9 @@ def random_weights(model, seed: int) -> dict:
             values *= 0.7
         else:
             transposed = type(model.get_submodule(name.rsplit(".", 1)[0])).__name__ == "Conv1D"
-            values *= GAIN.get(module, 1.0) / math.sqrt(parameter.shape[0 if transposed else 1])
-        weights[name] = values
-    return weights
+            # Experts of one tensor: [num_experts, out, in].
+            values *= GAIN.get(module, 1.0) / math.sqrt(parameter.shape[0 if transposed else -1])
+        parameter.copy_(values)
 
 
 @torch.no_grad()
@@ -435,7 +502,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     scratch = pathlib.Path(tempfile.mkdtemp())
-    for seed, (name, (config, changes)) in enumerate(FAMILIES.items(), 1000):
+    for name, (config, changes) in FAMILIES.items():
         if args.names and name not in args.names:
             continue
         directory = args.out / name
@@ -443,7 +510,9 @@ def main() -> None:
         directory.mkdir(parents=True)
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
-        weights = {key: tensor.to(torch.bfloat16) for key, tensor in random_weights(model, seed).items()}
+        randomize(model, zlib.crc32(name.encode()))
+        model.to(torch.bfloat16).save_pretrained(scratch / "saved")  # under the names that are published
+        weights = safetensors.torch.load_file(scratch / "saved" / "model.safetensors")
         old, new = RENAMED.get(name, ("", ""))
         weights = {key.replace(old, new) if old else key: tensor for key, tensor in weights.items()}
         safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
