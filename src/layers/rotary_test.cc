@@ -29,10 +29,31 @@ TEST(Rotary, RefusesWhatMakesNoSense) {
 }
 
 TEST(Rotary, AnUnknownScalingIsNamed) {
-  const auto rope = make({{"rope_scaling", {{"rope_type", "longrope"}, {"factor", 2}}}});
+  const auto rope = make({{"rope_scaling", {{"rope_type", "axial"}, {"factor", 2}}}});
   ASSERT_FALSE(rope.ok());
   EXPECT_EQ(rope.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(rope.error().message.find("'longrope'"), std::string::npos);
+  EXPECT_NE(rope.error().message.find("'axial'"), std::string::npos);
+}
+
+TEST(Rotary, LongRopeFactorsMustBeAsManyAsFrequencies) {
+  const json good = {{"rope_type", "longrope"},
+                     {"original_max_position_embeddings", 32},
+                     {"short_factor", std::vector<double>(8, 1.0)},
+                     {"long_factor", std::vector<double>(8, 4.0)}};
+  const auto rope = make({{"rope_scaling", good}, {"max_position_embeddings", 128}});
+  ASSERT_TRUE(rope.ok()) << rope.error().message;
+  EXPECT_TRUE(rope->depends_on_length());
+  EXPECT_EQ(rope->max_positions(), 128);
+  for (const json& bad :
+       {json(std::vector<double>(7, 1.0)), json(std::vector<double>(8, 0.0)), json(3)}) {
+    for (const char* key : {"short_factor", "long_factor"}) {
+      json scaling = good;
+      scaling[key] = bad;
+      const auto refused = make({{"rope_scaling", scaling}, {"max_position_embeddings", 128}});
+      ASSERT_FALSE(refused.ok());
+      EXPECT_NE(refused.error().message.find(key), std::string::npos);
+    }
+  }
 }
 
 TEST(Rotary, FrequencyFactorsMustBeAsManyAsFrequencies) {
