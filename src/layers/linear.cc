@@ -1,6 +1,7 @@
 #include "layers/linear.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "tensor/dequantize.h"
@@ -47,6 +48,28 @@ Result<std::vector<float>> load_vector(const LoadContext& context,
   return values;
 }
 
+namespace {
+
+// Empty unless the weight is I8.
+Result<std::vector<float>> load_row_scales(const CheckpointTensor& weight) {
+  std::vector<float> scales;
+  if (!weight.row_scales) return scales;
+  scales.resize(static_cast<std::size_t>(weight.row_scales->elements()));
+  dequantize_row(weight.row_scales->dtype,
+                 weight.row_scales->data,
+                 weight.row_scales->elements(),
+                 scales.data());
+  const auto bad = std::ranges::find_if_not(scales, [](float s) { return std::isfinite(s); });
+  if (bad == scales.end()) return scales;
+  return corrupt(fmt::format("{}: {}: the scale of row {} is {}",
+                             weight.file,
+                             weight.source_name,
+                             bad - scales.begin(),
+                             *bad));
+}
+
+}  // namespace
+
 Result<LinearGroup> LinearGroup::load(const LoadContext& context,
                                       std::span<const LinearSpec> specs,
                                       std::int64_t in_features) {
@@ -55,11 +78,13 @@ Result<LinearGroup> LinearGroup::load(const LoadContext& context,
     const std::int64_t shape[] = {spec.out_features, in_features};
     PM_ASSIGN(const CheckpointTensor* tensor,
               require_tensor(context.checkpoint, spec.name + ".weight", shape));
+    PM_ASSIGN(const std::vector<float> row_scales, load_row_scales(*tensor));
     auto packed = pack_matrix(context.isa,
                               tensor->view,
                               context.compute.value_or(tensor->view.dtype),
                               spec.order,
-                              context.pool);
+                              context.pool,
+                              row_scales);
     if (!packed.ok()) {
       Error error = std::move(packed).error();
       error.message = tensor->file + ": " + tensor->source_name + ": " + error.message;

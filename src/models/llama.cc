@@ -149,6 +149,12 @@ Status LlamaModel::load_vocabulary(const LoadContext& context) {
   if (!tied) {
     const std::int64_t shape[] = {config_.vocab_size, config_.hidden_size};
     PM_ASSIGN(embedding_, require_tensor(context.checkpoint, "model.embed_tokens.weight", shape));
+    if (embedding_->row_scales) {
+      return unsupported(
+          fmt::format("{}: {}: a table of embeddings in I8 is supported where lm_head shares it",
+                      embedding_->file,
+                      embedding_->source_name));
+    }
   }
   PM_ASSIGN(final_norm_, load_vector(context, "model.norm.weight", config_.hidden_size));
   return ok_status();
@@ -215,6 +221,7 @@ void LlamaModel::fill_spec(const LoadContext& context) {
   spec_.dtype = dtype_info(layers_.front().gate_up.weight(0).dtype()).name;
   for (const CheckpointTensor& tensor : context.checkpoint.tensors()) {
     spec_.num_parameters += tensor.view.elements();
+    if (tensor.row_scales) spec_.num_parameters -= tensor.row_scales->elements();
   }
   spec_.weight_bytes = lm_head_.bytes();
   for (const LlamaLayer& layer : layers_) {
