@@ -54,7 +54,7 @@ void run_matmul(benchmark::State& state,
     outputs = 0;
     for (const std::int64_t n : shape.rows) {
       const testing::RandomWeight weight(dtype, n, shape.cols, rng);
-      matrices.push_back(testing::pack(isa, weight.view(), dtype, pool));
+      matrices.push_back(testing::pack(isa, weight, dtype, pool));
       bytes += matrices.back().bytes();
       outputs += n;
     }

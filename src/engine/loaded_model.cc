@@ -60,13 +60,15 @@ Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const std::string
 }
 
 // What a weight of the checkpoint is computed in under --dtype auto. f16 checkpoints are kept in 16
-// bits as bf16.
+// bits as bf16; quantized ones are kept as they are.
 std::optional<DType> auto_compute(const Checkpoint& checkpoint) {
   if (checkpoint.format() == CheckpointFormat::kGguf) return std::nullopt;
+  bool has_f16 = false;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    if (tensor.view.shape.size() == 2 && tensor.view.dtype == DType::kF16) return DType::kBF16;
+    if (tensor.row_scales) return std::nullopt;
+    has_f16 |= tensor.view.shape.size() == 2 && tensor.view.dtype == DType::kF16;
   }
-  return std::nullopt;
+  return has_f16 ? std::optional(DType::kBF16) : std::nullopt;
 }
 
 template <typename T>

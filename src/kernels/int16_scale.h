@@ -1,5 +1,5 @@
-// How a block of values becomes int16 and a scale: the same arithmetic for every ISA, so that the
-// bits are the same too.
+// How a block of values becomes int16 and a scale, or a whole row int8 and a scale: the same
+// arithmetic for every ISA, so that the bits are the same too.
 #pragma once
 
 #include "kernels/panel_layout.h"

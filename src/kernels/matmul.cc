@@ -29,6 +29,9 @@ std::size_t activation_stride(ActivationFormat format, std::int64_t cols) {
     case ActivationFormat::kFixed16:
       bytes = fixed_padded_cols(cols) * 2 + fixed_blocks(cols) * 4;
       break;
+    case ActivationFormat::kI8:
+      bytes = kInt8RowQuants + ceil_div(cols, 16) * 16 * 2;
+      break;
     case ActivationFormat::kQ16:
       bytes = ceil_div(cols, kQuantBlock) * static_cast<std::int64_t>(sizeof(Q16Block));
       break;
@@ -58,6 +61,7 @@ DType panel_dtype(Isa isa, DType dtype) {
 ActivationFormat activation_format_of(Isa isa, DType dtype) {
   if (dtype == DType::kBF16) return ActivationFormat::kBF16;
   if (dtype == DType::kFixed16) return ActivationFormat::kFixed16;
+  if (dtype == DType::kI8) return ActivationFormat::kI8;
   const bool integer = is_quantized(dtype) && isa != Isa::kScalar;
   return integer ? ActivationFormat::kQ16 : ActivationFormat::kF32;
 }
@@ -74,6 +78,7 @@ ActivationBuffer::ActivationBuffer(std::int64_t max_rows, std::int64_t max_cols)
   PM_CHECK(max_rows >= 1 && max_cols >= 1, "{} rows of {}", max_rows, max_cols);
   const std::size_t stride = std::max({activation_stride(ActivationFormat::kF32, max_cols),
                                        activation_stride(ActivationFormat::kFixed16, max_cols),
+                                       activation_stride(ActivationFormat::kI8, max_cols),
                                        activation_stride(ActivationFormat::kQ16, max_cols)});
   impl_ = std::make_unique<Impl>(
       Impl{max_rows, max_cols, AlignedBuffer(static_cast<std::size_t>(max_rows) * stride)});
@@ -121,6 +126,22 @@ Result<DType> stored_dtype(DType source, DType compute) {
                   dtype_info(compute).name));
 }
 
+Status check_int8(const TensorView& weight, std::span<const float> row_scales) {
+  if (static_cast<std::int64_t>(row_scales.size()) != weight.shape[0]) {
+    return unsupported(fmt::format("a matrix of I8 needs a scale for each row: {} for {} rows",
+                                   row_scales.size(),
+                                   weight.shape[0]));
+  }
+  if (weight.shape[1] > kInt8MaxCols) {
+    return unsupported(
+        fmt::format("an I8 matrix of shape [{}, {}]: at most {} cols, lest sums pass 2^31",
+                    weight.shape[0],
+                    weight.shape[1],
+                    kInt8MaxCols));
+  }
+  return ok_status();
+}
+
 Status check_shape(const TensorView& weight, RowOrder order) {
   if (weight.shape.size() != 2 || weight.shape[0] < 1 || weight.shape[1] < 1) {
     return invalid_argument(
@@ -144,7 +165,8 @@ Status check_shape(const TensorView& weight, RowOrder order) {
   return ok_status();
 }
 
-// Converts weight rows to the type that the panels hold, a panel at a time.
+// Converts weight rows to the type that the panels hold, a panel at a time. A row of I8 is
+// multiplied by its scale.
 class RowConverter {
  public:
   RowConverter(DType from, DType to, std::int64_t cols) : from_(from), to_(to), cols_(cols) {
@@ -156,9 +178,12 @@ class RowConverter {
   }
   bool needed() const { return from_ != to_; }
 
-  const std::byte* convert(const std::byte* src, std::int64_t column) {
+  const std::byte* convert(const std::byte* src, float scale, std::int64_t column) {
     std::byte* const out = converted_.data() + static_cast<std::size_t>(column) * row_bytes_;
     dequantize_row(from_, src, cols_, row_.data());
+    if (from_ == DType::kI8) {
+      for (float& value : row_) value *= scale;
+    }
     switch (to_) {
       case DType::kFixed16:
         avx512::quantize_fixed16_weights(row_.data(), cols_, out);
@@ -184,31 +209,45 @@ class RowConverter {
   std::vector<std::byte> converted_;
 };
 
-void pack_panels(
-    const TensorView& weight, PackedMatrix::Impl& matrix, RowOrder order, int begin, int end) {
+void pack_panels(const TensorView& weight,
+                 std::span<const float> row_scales,
+                 PackedMatrix::Impl& matrix,
+                 RowOrder order,
+                 int begin,
+                 int end) {
   const std::size_t row_bytes = dtype_bytes(weight.dtype, matrix.cols);
   RowConverter converter(weight.dtype, matrix.panel_dtype, matrix.cols);
   for (int panel = begin; panel < end; ++panel) {
     std::array<const std::byte*, kPanelCols> rows{};
+    std::array<float, kPanelCols> scales{};
     for (std::int64_t c = 0; c < kPanelCols; ++c) {
       const std::int64_t row = panel * kPanelCols + c;
       if (row >= matrix.rows) break;
-      const std::int64_t source = order.source_row(row, matrix.rows);
-      rows[c] = weight.data + static_cast<std::size_t>(source) * row_bytes;
-      if (converter.needed()) rows[c] = converter.convert(rows[c], c);
+      const auto source = static_cast<std::size_t>(order.source_row(row, matrix.rows));
+      rows[c] = weight.data + source * row_bytes;
+      if (!row_scales.empty()) scales[c] = row_scales[source];
+      if (converter.needed()) rows[c] = converter.convert(rows[c], scales[c], c);
     }
-    pack_panel(matrix.panel_dtype,
-               rows,
-               matrix.cols,
-               matrix.panels.data() + static_cast<std::size_t>(panel) * matrix.panel_bytes);
+    std::byte* const out =
+        matrix.panels.data() + static_cast<std::size_t>(panel) * matrix.panel_bytes;
+    if (matrix.panel_dtype == DType::kI8) {
+      pack_int8_panel(rows, scales, matrix.cols, out);
+    } else {
+      pack_panel(matrix.panel_dtype, rows, matrix.cols, out);
+    }
   }
 }
 
 }  // namespace
 
-Result<PackedMatrix> pack_matrix(
-    Isa isa, const TensorView& weight, DType compute, RowOrder order, ThreadPool& pool) {
+Result<PackedMatrix> pack_matrix(Isa isa,
+                                 const TensorView& weight,
+                                 DType compute,
+                                 RowOrder order,
+                                 ThreadPool& pool,
+                                 std::span<const float> row_scales) {
   PM_TRY(check_shape(weight, order));
+  if (weight.dtype == DType::kI8) PM_TRY(check_int8(weight, row_scales));
   auto matrix = std::make_unique<PackedMatrix::Impl>();
   PM_ASSIGN(matrix->dtype, stored_dtype(weight.dtype, compute));
   matrix->rows = weight.shape[0];
@@ -228,6 +267,7 @@ Result<PackedMatrix> pack_matrix(
   pool.parallel_for(static_cast<int>(ceil_div(panels, per_task)), [&](int task) {
     const std::int64_t begin = task * per_task;
     pack_panels(weight,
+                row_scales,
                 *matrix,
                 order,
                 static_cast<int>(begin),
@@ -272,6 +312,10 @@ void prepare_row(Isa isa,
       return scalar::prepare_bf16(x, cols, out);
     case ActivationFormat::kFixed16:
       return avx512::prepare_fixed16(x, cols, out);
+    case ActivationFormat::kI8:
+      if (isa >= Isa::kAvx512) return avx512::prepare_int8(x, cols, out);
+      if (isa == Isa::kAvx2) return avx2::prepare_int8(x, cols, out);
+      return scalar::prepare_int8(x, cols, out);
     case ActivationFormat::kQ16:
       PM_CHECK(cols % kQuantBlock == 0, "{} cols", cols);
       if (isa >= Isa::kAvx512) return avx512::prepare_q16(x, cols, out);

@@ -22,10 +22,11 @@ enum class ActivationFormat {
   kF32,
   kBF16,     // rounded to nearest even; stored as the instruction set likes it
   kFixed16,  // int16 by blocks of 128 along K, each with an f32 scale (max|x|/4095)
+  kI8,       // int8 with one f32 scale a row (max|x|/127)
   kQ16,  // int16 by blocks of 32 along K, each with an f32 scale (max|x|/32767) and the sum of its
          // values
 };
-inline constexpr std::size_t kNumActivationFormats = 4;
+inline constexpr std::size_t kNumActivationFormats = 5;
 
 // Activations of up to `max_rows` rows, converted for the kernels. Allocated once, reused each
 // step.
@@ -90,9 +91,16 @@ struct RowOrder {
 // weight's own (quantized stays quantized, F16 stays in 16 bits), or kF32 / kBF16 to convert or
 // dequantize. kAvx512 holds BF16 as block fixed point (DType::kFixed16), which is closer to the
 // weights than 1/8190 of the largest of 128. Nothing is converted to F16, which would overflow.
-// Errors name the shape that is wrong (K must be a multiple of the format's block).
-Result<PackedMatrix> pack_matrix(
-    Isa isa, const TensorView& weight, DType compute, RowOrder order, ThreadPool& pool);
+// `row_scales` [N] are what the integers of an I8 weight are multiplied by, one a row of the
+// tensor; kept as I8 it meets I8 activations: y = float(exact int32 sum) * scale of x * scale of
+// the row. Errors name the shape that is wrong (K must be a multiple of the format's block, and of
+// I8 at most 131,072).
+Result<PackedMatrix> pack_matrix(Isa isa,
+                                 const TensorView& weight,
+                                 DType compute,
+                                 RowOrder order,
+                                 ThreadPool& pool,
+                                 std::span<const float> row_scales = {});
 
 // Converts one row of x [K] f32 into row `row` of the buffer. Rows may be prepared concurrently, so
 // that norm and activation functions can be fused in front of it.

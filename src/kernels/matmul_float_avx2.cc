@@ -92,6 +92,8 @@ MatmulFn matmul_fn(DType dtype) {
       return run_groups<FloatKernel<F32Line>>;
     case DType::kF16:
       return run_groups<FloatKernel<F16Line>>;
+    case DType::kI8:
+      return matmul_int8_fn();
     case DType::kBF16:
       return run_groups<FloatKernel<Bf16Line>>;
     default:

@@ -78,6 +78,8 @@ MatmulFn matmul_fn(DType dtype) {
       return run_groups<FloatKernel<F32Line>>;
     case DType::kF16:
       return run_groups<FloatKernel<F16Line>>;
+    case DType::kI8:
+      return matmul_int8_fn();
     case DType::kFixed16:
       return matmul_fixed16_fn();
     case DType::kQ8_0:

@@ -1,6 +1,6 @@
-// The reference: every format in f32, one multiplication and one addition per element, K ascending.
-// Quantized weights are converted a block at a time and meet f32 activations, so the result has the
-// bits of the dequantized matrix.
+// The reference: every format but I8 in f32, one multiplication and one addition per element, K
+// ascending. Quantized weights are converted a block at a time and meet f32 activations, so the
+// result has the bits of the dequantized matrix. I8 meets I8 activations in integers.
 #include <cmath>
 #include <cstring>
 
@@ -105,6 +105,34 @@ void matmul_quant(const MatmulArgs& a) {
       copy_x);
 }
 
+constexpr int kPlace[4] = {0, 2, 1, 3};  // of each element of 4, in Q16Block and for I8
+
+void matmul_int8(const MatmulArgs& a) {
+  for (std::int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    const std::byte* const data = a.weights + static_cast<std::size_t>(panel) * a.panel_bytes;
+    const auto* const quants = reinterpret_cast<const std::int8_t*>(data + kInt8Quants);
+    for (std::int64_t row = 0; row < a.num_rows; ++row) {
+      const std::byte* const x = a.x + static_cast<std::size_t>(row) * a.x_stride;
+      const auto* const q = reinterpret_cast<const std::int16_t*>(x + kInt8RowQuants);
+      std::int32_t sums[kPanelCols] = {};
+      for (std::int64_t k = 0; k < a.cols; ++k) {
+        const std::int32_t shared = q[k / 4 * 4 + kPlace[k % 4]];
+        for (std::int64_t c = 0; c < kPanelCols; ++c) {
+          sums[c] += shared * quants[(k / 4 * kPanelCols + c) * 4 + k % 4];
+        }
+      }
+      float scale_x = 0;
+      float scales[kPanelCols];
+      std::memcpy(&scale_x, x, sizeof(scale_x));
+      std::memcpy(scales, data, sizeof(scales));
+      for (std::int64_t c = 0; c < kPanelCols; ++c) {
+        scales[c] = static_cast<float>(sums[c]) * scale_x * scales[c];
+      }
+      store(a, row, panel, scales);
+    }
+  }
+}
+
 }  // namespace
 
 MatmulFn matmul_fn(DType dtype) {
@@ -115,6 +143,8 @@ MatmulFn matmul_fn(DType dtype) {
       return matmul_f16;
     case DType::kBF16:
       return matmul_bf16;
+    case DType::kI8:
+      return matmul_int8;
     case DType::kQ8_0:
       return matmul_quant<DType::kQ8_0>;
     case DType::kQ4_0:
@@ -139,7 +169,6 @@ void prepare_bf16(const float* x, std::int64_t cols, std::byte* out) {
 }
 
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
-  constexpr int kPlace[4] = {0, 2, 1, 3};  // of each element of 4
   auto* const blocks = reinterpret_cast<Q16Block*>(out);
   for (std::int64_t b = 0; b < cols / kQuantBlock; ++b) {
     const float* const xb = x + b * kQuantBlock;
@@ -160,6 +189,24 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
       sums[i / 16] += q;
     }
     finish_q16(block, max, finite, sums[0], sums[1]);
+  }
+}
+
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out) {
+  float max = 0;
+  bool has_nan = false;
+  for (std::int64_t k = 0; k < cols; ++k) {
+    max = std::fabs(x[k]) > max ? std::fabs(x[k]) : max;
+    has_nan |= std::isnan(x[k]);
+  }
+  const bool finite = max <= kInt16MaxFinite && !has_nan;
+  const float scale = int16_scale(max, finite, kInt8Max);
+  const float factor = int16_factor(max, finite, kInt8Max);
+  std::memcpy(out, &scale, sizeof(scale));
+  auto* const q = reinterpret_cast<std::int16_t*>(out + kInt8RowQuants);
+  for (std::int64_t k = 0; k < int8_lines(cols) * 4; ++k) {
+    const float scaled = finite && k < cols ? x[k] * factor : 0.0f;
+    q[k / 4 * 4 + kPlace[k % 4]] = static_cast<std::int16_t>(std::lrintf(scaled));
   }
 }
 

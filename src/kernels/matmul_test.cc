@@ -57,6 +57,8 @@ std::vector<float> as_prepared(ActivationFormat format,
       return in_blocks(x, row, 32, 32767.0f);
     case ActivationFormat::kFixed16:
       return in_blocks(x, row, 128, 4095.0f);
+    case ActivationFormat::kI8:
+      return in_blocks(x, row, row, 127.0f);
     case ActivationFormat::kBF16:
       break;
   }
@@ -90,7 +92,7 @@ TEST_P(MatmulTest, AgreesWithDoublePrecision) {
                                : block_of(dtype()) * (1 + static_cast<std::int64_t>(rng() % 5));
     const std::int64_t m = 1 + static_cast<std::int64_t>(rng() % 40);
     const RandomWeight weight(dtype(), n, k, rng);
-    const PackedMatrix packed = pack(isa(), weight.view(), dtype(), pool_);
+    const PackedMatrix packed = pack(isa(), weight, dtype(), pool_);
     const std::vector<float> x = random_floats(m * k, rng);
     const std::vector<float> y = multiply(isa(), pool_, packed, x.data(), m);
     const std::vector<float> w = as_packed(packed, weight.dequantized());
@@ -124,7 +126,7 @@ TEST_P(MatmulTest, SameBitsWhateverTheBatchAndTheThreads) {
                                : block_of(dtype()) * (1 + static_cast<std::int64_t>(rng() % 4));
     const std::int64_t m = 1 + static_cast<std::int64_t>(rng() % 70);
     const RandomWeight weight(dtype(), n, k, rng);
-    const PackedMatrix packed = pack(isa(), weight.view(), dtype(), pool_);
+    const PackedMatrix packed = pack(isa(), weight, dtype(), pool_);
     const std::vector<float> x = random_floats(m * k, rng);
     const std::vector<float> all = multiply(isa(), pool_, packed, x.data(), m);
     ASSERT_TRUE(same_bits(all.data(), multiply(isa(), one, packed, x.data(), m).data(), m * n));
@@ -150,7 +152,7 @@ TEST_P(MatmulTest, SameBitsForRowsOfALargeBatch) {
   const std::int64_t k = 256;
   const std::int64_t m = 1000;
   const RandomWeight weight(dtype(), n, k, rng);
-  const PackedMatrix packed = pack(isa(), weight.view(), dtype(), pool_);
+  const PackedMatrix packed = pack(isa(), weight, dtype(), pool_);
   const std::vector<float> x = random_floats(m * k, rng);
   const std::vector<float> all = multiply(isa(), pool_, packed, x.data(), m);
   for (std::int64_t r : {0, 1, 11, 12, 239, 240, 241, 479, 480, 503, 504, 720, 998, 999}) {
@@ -163,7 +165,7 @@ TEST_P(MatmulTest, UnpacksTheRowsThatWerePacked) {
   std::mt19937_64 rng(3);
   for (const std::int64_t k : {block_of(dtype()) * 3, block_of(dtype()) * 4}) {
     const RandomWeight weight(dtype(), 37, k, rng);
-    const PackedMatrix packed = pack(isa(), weight.view(), dtype(), pool_);
+    const PackedMatrix packed = pack(isa(), weight, dtype(), pool_);
     EXPECT_EQ(packed.rows(), 37);
     EXPECT_EQ(packed.cols(), k);
     EXPECT_EQ(packed.dtype(), dtype());
@@ -184,7 +186,7 @@ TEST_P(MatmulTest, ConvertsToF32AndBf16) {
   const std::vector<float> w = weight.dequantized();
   std::vector<float> row(k);
   for (DType compute : {DType::kF32, DType::kBF16}) {
-    const PackedMatrix packed = pack(isa(), weight.view(), compute, pool_);
+    const PackedMatrix packed = pack(isa(), weight, compute, pool_);
     EXPECT_EQ(packed.dtype(), compute);
     std::vector<float> expected = as_packed(packed, w);
     if (packed.activation_format() == ActivationFormat::kBF16) {
@@ -204,7 +206,7 @@ TEST_P(MatmulTest, AddsBiasThenResidualAndLeavesTheRestAlone) {
     const std::int64_t m = 7;
     const std::int64_t ldy = n + 5;
     const RandomWeight weight(dtype(), n, k, rng);
-    const PackedMatrix packed = pack(isa(), weight.view(), dtype(), pool_);
+    const PackedMatrix packed = pack(isa(), weight, dtype(), pool_);
     const std::vector<float> x = random_floats(m * k, rng);
     const std::vector<float> bias = random_floats(n, rng);
     const std::vector<float> residual = random_floats(m * ldy, rng);
@@ -246,7 +248,7 @@ TEST_P(MatmulTest, ComputesSeveralTargetsAtOnce) {
     std::vector<std::vector<float>> expected;
     std::vector<std::vector<float>> y;
     for (const std::int64_t n : {300, 20, 64}) {
-      packed.push_back(pack(isa(), RandomWeight(dtype(), n, k, rng).view(), dtype(), pool_));
+      packed.push_back(pack(isa(), RandomWeight(dtype(), n, k, rng), dtype(), pool_));
       expected.push_back(multiply(isa(), pool_, packed.back(), x.data(), m));
       y.emplace_back(static_cast<std::size_t>(m * n));
     }
@@ -272,7 +274,7 @@ TEST_P(MatmulTest, IgnoresWhatElseIsInTheBuffer) {
   std::mt19937_64 rng(7);
   const std::int64_t k = 256;
   const std::int64_t n = 50;
-  const PackedMatrix packed = pack(isa(), RandomWeight(dtype(), n, k, rng).view(), dtype(), pool_);
+  const PackedMatrix packed = pack(isa(), RandomWeight(dtype(), n, k, rng), dtype(), pool_);
   const std::vector<float> x = random_floats(k, rng);
   const std::vector<float> expected = multiply(isa(), pool_, packed, x.data(), 1);
   ActivationBuffer buffer(30, 2 * k);
@@ -290,7 +292,7 @@ TEST_P(MatmulTest, IgnoresWhatElseIsInTheBuffer) {
 TEST_P(MatmulTest, ShowsNonFiniteActivations) {
   std::mt19937_64 rng(8);
   const std::int64_t k = 512;
-  const PackedMatrix packed = pack(isa(), RandomWeight(dtype(), 5, k, rng).view(), dtype(), pool_);
+  const PackedMatrix packed = pack(isa(), RandomWeight(dtype(), 5, k, rng), dtype(), pool_);
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     for (const std::int64_t at : {0, 17, 31, 300}) {
@@ -326,7 +328,7 @@ TEST_P(QuantizedMatmulTest, ScalarHasTheBitsOfTheDequantizedMatrix) {
   const std::vector<float> w = weight.dequantized();
   const TensorView plain{DType::kF32, {70, k}, reinterpret_cast<const std::byte*>(w.data())};
   const std::vector<float> x = random_floats(20 * k, rng);
-  const PackedMatrix quantized = pack(Isa::kScalar, weight.view(), GetParam(), pool);
+  const PackedMatrix quantized = pack(Isa::kScalar, weight, GetParam(), pool);
   EXPECT_EQ(quantized.activation_format(), ActivationFormat::kF32);
   const std::vector<float> a = multiply(Isa::kScalar, pool, quantized, x.data(), 20);
   const std::vector<float> b =
@@ -348,7 +350,7 @@ TEST_P(QuantizedMatmulTest, KeepsSmallActivationsBesideOutliers) {
   for (float& value : x) value *= 0.05f;
   for (std::int64_t i = 7; i < k; i += 32) x[i] = 4.5f;
   for (Isa isa : supported_isas()) {
-    const PackedMatrix packed = pack(isa, weight.view(), GetParam(), pool);
+    const PackedMatrix packed = pack(isa, weight, GetParam(), pool);
     const std::vector<float> y = multiply(isa, pool, packed, x.data(), 1);
     double error = 0;
     double size = 0;  // of what the small activations alone contribute
@@ -388,7 +390,7 @@ TEST_P(QuantizedMatmulTest, SurvivesExtremeQuants) {
     for (const float value : {1.0f, -1.0f}) {
       const std::vector<float> x(k, value);
       for (Isa isa : supported_isas()) {
-        const PackedMatrix packed = pack(isa, weight.view(), GetParam(), pool);
+        const PackedMatrix packed = pack(isa, weight, GetParam(), pool);
         const std::vector<float> y = multiply(isa, pool, packed, x.data(), 1);
         for (std::int64_t c = 0; c < 16; ++c) {
           double sum = 0;
@@ -426,7 +428,7 @@ TEST(Matmul, Avx2AndAvx512AgreeToTheBit) {
     const std::vector<float> x = random_floats(20 * k, rng);
     std::vector<std::vector<float>> y;
     for (Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
-      const PackedMatrix packed = pack(isa, weight.view(), dtype, pool);
+      const PackedMatrix packed = pack(isa, weight, dtype, pool);
       EXPECT_EQ(packed.activation_format() == ActivationFormat::kQ16, is_quantized(dtype));
       y.push_back(multiply(isa, pool, packed, x.data(), 20));
     }
@@ -462,7 +464,7 @@ TEST(FixedPoint, IsCloserThanActivationsRoundedToBf16) {
     std::vector<float> x = random_floats(kRows * kCols, rng);
     for (std::int64_t i = 0; i < kRows * kCols; i += 64) x[i] *= outlier;
     const auto squared_error = [&](Isa isa) {
-      const PackedMatrix packed = pack(isa, weight.view(), DType::kBF16, pool);
+      const PackedMatrix packed = pack(isa, weight, DType::kBF16, pool);
       const std::vector<float> y = multiply(isa, pool, packed, x.data(), kRows);
       double error = 0;
       for (std::int64_t r = 0; r < kRows; ++r) {
@@ -566,8 +568,8 @@ TEST(Matmul, F16HasTheBitsOfF32) {
     }
     const std::vector<float> x = random_floats(20 * k, rng);
     for (Isa isa : supported_isas()) {
-      const PackedMatrix as_f16 = pack(isa, weight.view(), DType::kF16, pool);
-      const PackedMatrix as_f32 = pack(isa, weight.view(), DType::kF32, pool);
+      const PackedMatrix as_f16 = pack(isa, weight, DType::kF16, pool);
+      const PackedMatrix as_f32 = pack(isa, weight, DType::kF32, pool);
       EXPECT_EQ(as_f16.activation_format(), ActivationFormat::kF32);
       EXPECT_EQ(as_f16.bytes(), 5u * 16 * 2 * static_cast<std::size_t>(k + k % 2));
       const std::vector<float> a = multiply(isa, pool, as_f16, x.data(), 20);
@@ -594,7 +596,9 @@ TEST(PackMatrix, RefusesWhatItCannotPackAndSaysWhy) {
   EXPECT_THAT(message(DType::kF32, {6, 4}, DType::kF32, {.rotary_heads = 2}), HasSubstr("rotary"));
   EXPECT_THAT(message(DType::kQ4_1, {4, 64}, DType::kQ8_0, {}), HasSubstr("Q8_0"));
   EXPECT_THAT(message(DType::kF32, {4, 64}, DType::kF16, {}), HasSubstr("F16"));
-  EXPECT_THAT(message(DType::kI8, {4, 64}, DType::kI8, {}), HasSubstr("I8"));
+  EXPECT_THAT(message(DType::kI8, {4, 64}, DType::kI8, {}), HasSubstr("scale for each row"));
+  EXPECT_THAT(message(DType::kI8, {4, 64}, DType::kF32, {}), HasSubstr("scale for each row"));
+  EXPECT_THAT(message(DType::kI16, {4, 64}, DType::kI16, {}), HasSubstr("I16"));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ inline const std::vector<DType>& stored_dtypes() {
   static const std::vector<DType> kDTypes = {DType::kF32,
                                              DType::kF16,
                                              DType::kBF16,
+                                             DType::kI8,
                                              DType::kQ8_0,
                                              DType::kQ4_0,
                                              DType::kQ4_1,
@@ -27,12 +28,14 @@ inline const std::vector<DType>& stored_dtypes() {
   return kDTypes;
 }
 
-// A weight in its file format; quants are random bytes, block scales are of ordinary size.
+// A weight in its file format; quants are random bytes, the scales of blocks and rows are of
+// ordinary size.
 struct RandomWeight {
   DType dtype;
   std::int64_t rows;
   std::int64_t cols;
   std::vector<std::byte> bytes;
+  std::vector<float> row_scales;  // of I8
 
   RandomWeight(DType type, std::int64_t n, std::int64_t k, std::mt19937_64& rng)
       : dtype(type), rows(n), cols(k), bytes(dtype_bytes(type, n * k)) {
@@ -40,6 +43,11 @@ struct RandomWeight {
     const auto put = [&](std::size_t at, auto value) {
       std::memcpy(bytes.data() + at, &value, sizeof(value));
     };
+    if (dtype == DType::kI8) {
+      for (std::byte& byte : bytes) byte = static_cast<std::byte>(rng());
+      for (std::int64_t r = 0; r < n; ++r) row_scales.push_back(0.02f * normal(rng));
+      return;
+    }
     if (!is_quantized(dtype)) {
       for (std::int64_t i = 0; i < n * k; ++i) {
         const auto at = static_cast<std::size_t>(i);
@@ -73,6 +81,8 @@ struct RandomWeight {
     std::vector<float> out(static_cast<std::size_t>(rows * cols));
     for (std::int64_t r = 0; r < rows; ++r) {
       dequantize_row(dtype, row(r), cols, out.data() + r * cols);
+      if (dtype != DType::kI8) continue;
+      for (std::int64_t k = 0; k < cols; ++k) out[r * cols + k] *= row_scales[r];
     }
     return out;
   }
@@ -87,6 +97,13 @@ inline std::vector<float> random_floats(std::int64_t count, std::mt19937_64& rng
 
 inline PackedMatrix pack(Isa isa, const TensorView& view, DType compute, ThreadPool& pool) {
   Result<PackedMatrix> packed = pack_matrix(isa, view, compute, {}, pool);
+  PM_CHECK(packed.ok(), "{}", packed.error().message);
+  return std::move(packed).value();
+}
+
+inline PackedMatrix pack(Isa isa, const RandomWeight& weight, DType compute, ThreadPool& pool) {
+  Result<PackedMatrix> packed =
+      pack_matrix(isa, weight.view(), compute, {}, pool, weight.row_scales);
   PM_CHECK(packed.ok(), "{}", packed.error().message);
   return std::move(packed).value();
 }

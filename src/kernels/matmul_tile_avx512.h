@@ -37,6 +37,11 @@ inline void add_dot_i16(__m512i& sum, __m512i a, __m512i b) {
   __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
 
+// sum += the products of the four bytes of each lane, `a` unsigned and `b` signed; wraps around.
+inline void add_dot_u8_i8(__m512i& sum, __m512i a, __m512i b) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
 // Writes the sums of row `row`, panel `panel`, with bias and residual; columns past N are masked
 // off.
 inline void store_sums(const MatmulArgs& a, std::int64_t row, std::int64_t panel, __m512 sums) {

@@ -10,6 +10,8 @@
 //   FIXED16  units of 128 along K: scales f32 [16], then as BF16 [64][16][2] of int16; the last
 //   unit
 //          is of 64 where that holds what is left. Filled up with zeros
+//   I8     scales f32 [16], -128 * (the sum of the column's integers) i32 [16], then
+//          [ceil(K/4)][16][4] of int8, filled up with zeros
 //   Q*     units of 64 (Q8_0, Q4_0, Q4_1) or 256 (K-quants) along K: scales first, then the blocks
 //   of
 //          32. A block is cut into 8 groups of 4 along K, so that a group is 16 lanes of 4 bytes:
@@ -29,7 +31,9 @@
 //
 // Prepared activations are rows of f32 (for BF16 weights rounded to bf16, and by kAvx512Bf16 stored
 // in 16 bits) with a zero after an odd K, or of Q16Block, or for FIXED16 int16 [K, filled up to
-// a multiple of 64] followed by f32 scales [units].
+// a multiple of 64] followed by f32 scales [units]. For I8: the f32 scale, then q [K, filled up to
+// a multiple of 4 with zeros] as AVX-512 wants it, bytes of q + 128, or as the others do, int16
+// with of each 4 the elements 0, 2, 1, 3.
 //
 // Only constants and plain structs here: this header is compiled for every ISA.
 #pragma once
@@ -71,6 +75,14 @@ constexpr std::int64_t fixed_blocks(std::int64_t cols) {
 constexpr std::int64_t fixed_padded_cols(std::int64_t cols) {
   return (cols + kFixedHalf - 1) / kFixedHalf * kFixedHalf;
 }
+
+// I8: sums of products of -128..127 by -127..127 fit an int32 up to kInt8MaxCols.
+inline constexpr float kInt8Max = 127.0f;  // of activations
+inline constexpr std::int64_t kInt8MaxCols = 131'072;
+inline constexpr std::int64_t kInt8Quants = 2 * kLine;  // offset of the integers within a panel
+inline constexpr std::int64_t kInt8RowQuants = 4;       // and within a row of activations, bytes
+
+constexpr std::int64_t int8_lines(std::int64_t cols) { return (cols + 3) / 4; }
 
 template <DType kType>
 struct PanelFormat;
@@ -153,18 +165,23 @@ namespace scalar {
 MatmulFn matmul_fn(DType dtype);
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace scalar
 namespace avx2 {
 MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
+MatmulFn matmul_int8_fn();
 void prepare_bf16(const float* x, std::int64_t cols, std::byte* out);
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
+// May write zeros up to a multiple of 16 values.
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace avx2
 namespace avx512 {
 MatmulFn matmul_fn(DType dtype);
 MatmulFn matmul_quant_fn(DType dtype);
 MatmulFn matmul_kquant_fn(DType dtype);
 MatmulFn matmul_fixed16_fn();
+MatmulFn matmul_int8_fn();
 // Blocks of 128 values x (the last filled up with zeros) as q = round(x * kFixedMax / max|x|) and
 // the scale max|x| / kFixedMax: a weight's blocks as DType::kFixed16 has them, or activations. A
 // block with a value that is not finite has zeros and the scale NaN.
@@ -173,6 +190,7 @@ void prepare_fixed16(const float* x, std::int64_t cols, std::byte* out);
 // Rounded and not widened again, two to a word: what avx512bf16's BF16 product takes.
 void prepare_bf16_pairs(const float* x, std::int64_t cols, std::byte* out);
 void prepare_q16(const float* x, std::int64_t cols, std::byte* out);
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out);
 }  // namespace avx512
 namespace avx512bf16 {
 MatmulFn matmul_fn(DType dtype);

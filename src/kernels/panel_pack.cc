@@ -316,7 +316,7 @@ std::size_t quantized_bytes(std::int64_t cols) {
 
 bool is_panel_dtype(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 ||
-         is_quantized(dtype);
+         dtype == DType::kI8 || is_quantized(dtype);
 }
 
 std::size_t panel_bytes(DType dtype, std::int64_t cols) {
@@ -326,6 +326,8 @@ std::size_t panel_bytes(DType dtype, std::int64_t cols) {
     case DType::kF16:
     case DType::kBF16:
       return static_cast<std::size_t>((cols + 1) / 2 * kPanelCols * 4);
+    case DType::kI8:
+      return static_cast<std::size_t>(kInt8Quants + int8_lines(cols) * kLine);
     case DType::kFixed16:
       return static_cast<std::size_t>((fixed_blocks(cols) + fixed_padded_cols(cols) / 2) * kLine);
     case DType::kQ8_0:
@@ -372,6 +374,23 @@ void pack_panel(DType dtype, const Rows& rows, std::int64_t cols, std::byte* pan
   }
 }
 
+void pack_int8_panel(const Rows& rows,
+                     const std::array<float, kPanelCols>& scales,
+                     std::int64_t cols,
+                     std::byte* panel) {
+  for (std::int64_t c = 0; c < kPanelCols; ++c) {
+    const std::byte* const row = rows[c];
+    std::int32_t sum = 0;
+    for (std::int64_t k = 0; k < int8_lines(cols) * 4; ++k) {
+      const std::byte quant = row != nullptr && k < cols ? row[k] : std::byte{0};
+      sum += static_cast<std::int8_t>(quant);
+      panel[kInt8Quants + (k / 4 * kPanelCols + c) * 4 + k % 4] = quant;
+    }
+    store(panel + c * 4, scales[c]);
+    store(panel + kLine + c * 4, -128u * static_cast<std::uint32_t>(sum));  // wraps around
+  }
+}
+
 void unpack_block(DType dtype, const std::byte* panel, std::int64_t block, float* out) {
   unpack_any<kPanelCols>(dtype, panel, block, 0, out);
 }
@@ -390,6 +409,12 @@ void unpack_column(
     for (std::int64_t k = 0; k < cols; ++k) {
       const std::byte* const pair = panel + (k / 2 * kPanelCols + column) * 4;
       out[k] = bf16_to_float(load<std::uint16_t>(pair + k % 2 * 2));
+    }
+  } else if (dtype == DType::kI8) {
+    const auto scale = load<float>(panel + column * 4);
+    for (std::int64_t k = 0; k < cols; ++k) {
+      const std::byte* const quads = panel + kInt8Quants + (k / 4 * kPanelCols + column) * 4;
+      out[k] = scale * static_cast<float>(load<std::int8_t>(quads + k % 4));
     }
   } else if (dtype == DType::kFixed16) {
     for (std::int64_t k = 0; k < cols; ++k) {

@@ -15,12 +15,18 @@ bool is_panel_dtype(DType dtype);
 
 std::size_t panel_bytes(DType dtype, std::int64_t cols);
 
-// Packs one panel of `dtype` from 16 rows of the same dtype; a null row is zeros. `cols` is a
-// multiple of the format's block. Sources need no alignment.
+// Packs one panel of `dtype`, not I8, from 16 rows of the same dtype; a null row is zeros. `cols`
+// is a multiple of the format's block. Sources need no alignment.
 void pack_panel(DType dtype,
                 const std::array<const std::byte*, kPanelCols>& rows,
                 std::int64_t cols,
                 std::byte* panel);
+
+// The same of int8 rows, `scales` being what their integers are to be multiplied by.
+void pack_int8_panel(const std::array<const std::byte*, kPanelCols>& rows,
+                     const std::array<float, kPanelCols>& scales,
+                     std::int64_t cols,
+                     std::byte* panel);
 
 // The 16 columns of block `block` (32 elements along K) of a quantized panel as f32 [32][16]: the
 // bits that dequantize_row gives.

@@ -1,4 +1,4 @@
-// Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
+// Activations to bf16, to int16 blocks and to int8 rows; the same bits as the scalar versions.
 #include <immintrin.h>
 
 #include "kernels/int16_scale.h"
@@ -8,6 +8,14 @@ namespace pagemill::avx2 {
 namespace {
 
 inline __m256 load_x(const float* p) { return _mm256_loadu_ps(p); }
+
+// Of which `left` values are there, zeros following.
+inline __m256 load_left(const float* p, std::int64_t left) {
+  if (left >= 8) return load_x(p);
+  const __m256i count = _mm256_set1_epi32(left > 0 ? static_cast<int>(left) : 0);
+  return _mm256_maskload_ps(p,
+                            _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+}
 
 // Rounded to bf16, to nearest even, and widened again.
 inline __m256 round_bf16(__m256 x) {
@@ -80,6 +88,30 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(block.q), q0);
     _mm256_store_si256(reinterpret_cast<__m256i*>(block.q + 16), q1);
     finish_q16(block, max, finite, sum_of(q0), sum_of(q1));
+  }
+}
+
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 largest = _mm256_setzero_ps();
+  __m256 unordered = _mm256_setzero_ps();
+  for (std::int64_t k = 0; k < cols; k += 8) {
+    const __m256 values = load_left(x + k, cols - k);
+    largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, values));
+    unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(values, values, _CMP_UNORD_Q));
+  }
+  const float max = max_of(largest);
+  const bool finite = max <= kInt16MaxFinite && _mm256_movemask_ps(unordered) == 0;
+  const float scale = int16_scale(max, finite, kInt8Max);
+  __builtin_memcpy(out, &scale, sizeof(scale));
+  out += kInt8RowQuants;
+  const __m256 factor = _mm256_set1_ps(int16_factor(max, finite, kInt8Max));
+  for (std::int64_t k = 0; k < cols; k += 16) {
+    __m256i words = _mm256_setzero_si256();
+    if (finite) {
+      words = quantize(load_left(x + k, cols - k), load_left(x + k + 8, cols - k - 8), factor);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + k * 2), words);
   }
 }
 

@@ -1,4 +1,4 @@
-// Activations to bf16 and to int16 blocks; the same bits as the scalar versions.
+// Activations to bf16, to int16 blocks and to int8 rows; the same bits as the scalar versions.
 #include <immintrin.h>
 
 #include "kernels/int16_scale.h"
@@ -85,6 +85,30 @@ void prepare_q16(const float* x, std::int64_t cols, std::byte* out) {
     store_q(block.q, q0);
     store_q(block.q + 16, q1);
     finish_q16(block, max, finite, _mm512_reduce_add_epi32(q0), _mm512_reduce_add_epi32(q1));
+  }
+}
+
+void prepare_int8(const float* x, std::int64_t cols, std::byte* out) {
+  __m512 largest = _mm512_setzero_ps();
+  __mmask16 unordered = 0;
+  for (std::int64_t k = 0; k < cols; k += 16) {
+    const __m512 values = load_left(x + k, cols - k);
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(values));
+    unordered |= _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  }
+  const float max = _mm512_reduce_max_ps(largest);
+  const bool finite = max <= kInt16MaxFinite && unordered == 0;
+  const float scale = int16_scale(max, finite, kInt8Max);
+  __builtin_memcpy(out, &scale, sizeof(scale));
+  out += kInt8RowQuants;
+  const __m512 factor = _mm512_set1_ps(int16_factor(max, finite, kInt8Max));
+  const auto keep = static_cast<__mmask16>(finite ? 0xffff : 0);
+  for (std::int64_t k = 0; k < cols; k += 16) {
+    const std::int64_t left = int8_lines(cols) * 4 - k;
+    const auto lanes = static_cast<__mmask16>(left >= 16 ? 0xffff : (1u << left) - 1);
+    const __m512 scaled = _mm512_maskz_mul_ps(keep, load_left(x + k, cols - k), factor);
+    const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(128));
+    _mm512_mask_cvtepi32_storeu_epi8(out + k, lanes, q);
   }
 }
 

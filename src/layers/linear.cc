@@ -1,6 +1,7 @@
 #include "layers/linear.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -97,6 +98,30 @@ TensorView own_rows(const TensorView& stored, const LinearSpec& spec, AlignedBuf
   return own;
 }
 
+// Of the layer's own rows; empty unless the weight is I8.
+Result<std::vector<float>> load_row_scales(const CheckpointTensor& weight, const LinearSpec& spec) {
+  std::vector<float> scales;
+  if (!weight.row_scales) return scales;
+  scales.resize(static_cast<std::size_t>(weight.row_scales->elements()));
+  dequantize_row(weight.row_scales->dtype,
+                 weight.row_scales->data,
+                 weight.row_scales->elements(),
+                 scales.data());
+  const auto bad = std::ranges::find_if_not(scales, [](float s) { return std::isfinite(s); });
+  if (bad != scales.end()) {
+    return corrupt(fmt::format("{}: {}: the scale of row {} is {}",
+                               weight.file,
+                               weight.source_name,
+                               bad - scales.begin(),
+                               *bad));
+  }
+  std::vector<float> own(static_cast<std::size_t>(spec.out_features));
+  for (std::int64_t row = 0; row < spec.out_features; ++row) {
+    own[row] = scales[spec.rows.source_row(row)];
+  }
+  return own;
+}
+
 Result<PackedMatrix> load_weight(const LoadContext& context,
                                  const LinearSpec& spec,
                                  std::int64_t in_features) {
@@ -109,15 +134,18 @@ Result<PackedMatrix> load_weight(const LoadContext& context,
     error.message = tensor->file + ": " + tensor->source_name + ": " + error.message;
     return error;
   };
-  if (spec.transposed && dtype_info(tensor->view.dtype).block_elements != 1) {
+  if (spec.transposed &&
+      (dtype_info(tensor->view.dtype).block_elements != 1 || tensor->row_scales)) {
     return in_tensor(unsupported("a transposed weight cannot be quantized"));
   }
+  PM_ASSIGN(const std::vector<float> row_scales, load_row_scales(*tensor, spec));
   AlignedBuffer copy;
   auto packed = pack_matrix(context.isa,
                             own_rows(tensor->view, spec, copy),
                             context.compute.value_or(tensor->view.dtype),
                             spec.order,
-                            context.pool);
+                            context.pool,
+                            row_scales);
   if (!packed.ok()) return in_tensor(std::move(packed).error());
   context.checkpoint.release(*tensor);
   return packed;

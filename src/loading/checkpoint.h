@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,6 +22,9 @@ struct CheckpointTensor {
   TensorView view;
   std::string file;
   std::uint64_t offset = 0;  // in `file`, bytes
+  // Of an I8 weight [rows, cols]: F32, F16 or BF16, `rows` of them; what its integers are
+  // multiplied by.
+  std::optional<TensorView> row_scales = std::nullopt;
 };
 
 enum class CheckpointFormat { kGguf, kSafetensors, kTorch };

@@ -10,6 +10,7 @@
 #include "loading/hf_config.h"
 #include "loading/json_text.h"
 #include "loading/mapped_checkpoint.h"
+#include "loading/quantization.h"
 #include "loading/safetensors.h"
 #include "loading/shard_index.h"
 #include "loading/torch_file.h"
@@ -128,11 +129,14 @@ Result<std::unique_ptr<Checkpoint>> open_hf_checkpoint(const std::string& direct
   const std::string config_path = root / "config.json";
   PM_ASSIGN(nlohmann::json config, read_json_object(config_path));
   PM_ASSIGN(config, normalize_config(std::move(config), config_path));
+  PM_ASSIGN(const std::optional<Quantization> quantization,
+            parse_quantization(config, config_path));
   nlohmann::json generation_config = nlohmann::json::object();
   if (const fs::path path = root / "generation_config.json"; is_file(path)) {
     PM_ASSIGN(generation_config, read_json_object(path));
   }
   PM_ASSIGN(auto checkpoint, open_weights(root));
+  PM_TRY(attach_row_scales(checkpoint->mutable_tensors(), quantization, config_path));
   checkpoint->set_config(std::move(config), std::move(generation_config));
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));
 }

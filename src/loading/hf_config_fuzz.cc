@@ -1,4 +1,4 @@
-// libFuzzer: config.json and the index of shards.
+// libFuzzer: config.json, its quantization_config, and the index of shards.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "loading/hf_config.h"
 #include "loading/json_text.h"
+#include "loading/quantization.h"
 #include "loading/shard_index.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -19,5 +20,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   PM_CHECK(config->at("rope_theta").is_number());
   PM_CHECK(config->at("rope_scaling").is_null() || config->at("rope_scaling").is_object());
   (void)config->dump();
+  (void)pagemill::parse_quantization(*config, "fuzz.json");
   return 0;
 }

@@ -39,7 +39,8 @@ void MappedCheckpoint::add_file(MappedFile file,
                         std::move(stored.name),
                         {stored.dtype, std::move(stored.shape), file.data() + stored.offset},
                         file.path(),
-                        stored.offset});
+                        stored.offset,
+                        std::nullopt});
     file_of_.push_back(static_cast<std::uint32_t>(files_.size()));
   }
   files_.push_back(std::move(file));

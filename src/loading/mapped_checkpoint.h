@@ -31,6 +31,7 @@ class MappedCheckpoint final : public Checkpoint {
 
   // Takes the file over and lists `tensors` of it, `names` being Hugging Face's, one each.
   void add_file(MappedFile file, std::vector<StoredTensor> tensors, std::vector<std::string> names);
+  std::span<CheckpointTensor> mutable_tensors() { return tensors_; }
   // After the last file: sorts the names; an error where two tensors share one.
   Status index();
 

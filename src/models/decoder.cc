@@ -108,6 +108,12 @@ Status Decoder::load_vocabulary(const LoadContext& context) {
     const std::int64_t shape[] = {decoder_.vocab_size, hidden_};
     PM_ASSIGN(embedding_,
               require_tensor(context.checkpoint, decoder_.embedding + ".weight", shape));
+    if (embedding_->row_scales) {
+      return unsupported(
+          fmt::format("{}: {}: a table of embeddings in I8 is supported where lm_head shares it",
+                      embedding_->file,
+                      embedding_->source_name));
+    }
   }
   if (const auto& table = decoder_.positions) {
     PM_ASSIGN(positions_, load_table(context, table->name + ".weight", table->rows, hidden_));
@@ -193,6 +199,7 @@ void Decoder::fill_spec(const LoadContext& context) {
   spec_.dtype = dtype_info(layers_.back().dtype()).name;
   for (const CheckpointTensor& tensor : context.checkpoint.tensors()) {
     spec_.num_parameters += tensor.view.elements();
+    if (tensor.row_scales) spec_.num_parameters -= tensor.row_scales->elements();
   }
   spec_.weight_bytes = lm_head_.bytes();
   for (const DecoderLayer& layer : layers_) spec_.weight_bytes += layer.bytes();

@@ -346,6 +346,7 @@ TEST(SameBits, TinyModelsOnEveryIsa) {
     check_model({tiny("gqa"), isa, DType::kF32});
     check_model({tiny("mistral_window"), isa, DType::kBF16});
     check_model({tiny("gguf_q4_1") + "/model.gguf", isa, std::nullopt});
+    check_model({tiny("w8a8_llama"), isa, std::nullopt});
     check_model({tiny("gguf_q4_k_m") + "/model.gguf", isa, std::nullopt});
     if (HasFatalFailure()) return;
   }

@@ -363,7 +363,7 @@ def continue_greedily(model, prompt: list) -> tuple:
     return tokens, np.stack(steps)
 
 
-def changed_model(directory: pathlib.Path, change: dict, scratch: pathlib.Path):
+def changed_model(directory: pathlib.Path, change: dict, scratch: pathlib.Path, load=load):
     """The model of `directory` with a feature switched off, through a changed copy of the directory."""
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(directory, scratch)
@@ -380,11 +380,11 @@ def changed_model(directory: pathlib.Path, change: dict, scratch: pathlib.Path):
     return load(scratch)
 
 
-def record(name: str, directory: pathlib.Path, model, changes: list, scratch: pathlib.Path) -> None:
-    """Writes NAME.golden; `changes`: [(label, change)]."""
+def record(name: str, directory: pathlib.Path, model, changes: list, scratch: pathlib.Path, load=load, prompts=None) -> None:
+    """Writes NAME.golden; `changes`: [(label, change)]. `load` is how a changed directory becomes a model."""
     vocab = model.config.vocab_size
     rng = np.random.default_rng(sum(name.encode()))
-    prompts = [rng.integers(3, vocab, length).tolist() for length in PROMPT_LENGTHS]
+    prompts = prompts or [rng.integers(3, vocab, length).tolist() for length in PROMPT_LENGTHS]
     columns = np.sort(rng.choice(vocab, NUM_COLUMNS, replace=False))
     logits = [forward(model, prompt)[:, columns] for prompt in prompts]
     tokens, steps = continue_greedily(model, prompts[-1])
@@ -395,7 +395,7 @@ def record(name: str, directory: pathlib.Path, model, changes: list, scratch: pa
 
     without = []
     for label, change in changes:
-        changed = changed_model(directory, change, scratch)
+        changed = changed_model(directory, change, scratch, load)
         difference = max(float(np.abs(forward(changed, p)[:, columns] - l).max()) for p, l in zip(prompts, logits))
         if difference < MIN_DIFFERENCE:
             raise SystemExit(f"{name}, {label}: differs by {difference:.2e} only")

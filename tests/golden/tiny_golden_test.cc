@@ -42,6 +42,11 @@ std::string model_path(const fs::path& directory) {
   return fs::exists(directory / "model.gguf") ? directory / "model.gguf" : directory;
 }
 
+// A W8A8 checkpoint says how to compute, which its golden follows; all others are float32.
+std::optional<DType> golden_compute(const std::string& variant) {
+  return variant.starts_with("w8a8_") ? std::nullopt : std::optional(DType::kF32);
+}
+
 GoldenFile golden_of(const std::string& variant) {
   return GoldenFile(tiny_dir() / variant / (variant + ".golden"));
 }
@@ -135,7 +140,8 @@ TEST_P(TinyGolden, LogitsAtEveryPosition) {
   const std::string path = model_path(tiny_dir() / variant());
   AllLogits whole;
   for (const auto& [threads, chunk] : {std::pair{1, kWhole}, std::pair{2, 16}}) {
-    const auto engine = load(path, {.isa = isa(), .compute = DType::kF32, .threads = threads});
+    const auto engine =
+        load(path, {.isa = isa(), .compute = golden_compute(variant()), .threads = threads});
     ASSERT_NE(engine, nullptr);
     AllLogits all = run(*engine, sequences, chunk);
     EXPECT_LE(compare(golden, sequences, all).greatest, kTolerance) << "chunks of " << chunk;
@@ -149,8 +155,8 @@ TEST_P(TinyGolden, LogitsAtEveryPosition) {
 
 TEST_P(TinyGolden, GreedyTokens) {
   const GoldenFile golden = golden_of(variant());
-  const auto engine =
-      load(model_path(tiny_dir() / variant()), {.isa = isa(), .compute = DType::kF32});
+  const auto engine = load(model_path(tiny_dir() / variant()),
+                           {.isa = isa(), .compute = golden_compute(variant())});
   ASSERT_NE(engine, nullptr);
   const auto expected = golden.tokens("continuation");
   const auto gaps = golden.array<float>("continuation_gaps");
@@ -216,7 +222,7 @@ class ChangedModel {
   std::string path() const { return directory_; }
 
  private:
-  // Overwrites tensors of model.safetensors in place; they are bfloat16.
+  // Overwrites tensors of model.safetensors in place; those of "one" are bfloat16.
   void change_tensors(const json& change) {
     const fs::path file = directory_ / "model.safetensors";
     std::ifstream in(file, std::ios::binary);
@@ -259,7 +265,7 @@ TEST(TinyGoldenChanges, EveryFeatureCounts) {
       SCOPED_TRACE(variant + ": " + change.at("label").get<std::string>());
       const ChangedModel changed(variant, change);
       const auto engine =
-          load(changed.path(), {.isa = choose_isa().value(), .compute = DType::kF32});
+          load(changed.path(), {.isa = choose_isa().value(), .compute = golden_compute(variant)});
       ASSERT_NE(engine, nullptr);
       Sequences sequences(golden);
       const AllLogits all = run(*engine, sequences, 16);
@@ -288,6 +294,7 @@ TEST(TinyGoldenChanges, EveryFeatureCounts) {
 // Guards against a directory that is empty or was moved: then nothing above would have run.
 TEST(TinyGoldenChanges, AllVariantsAreThere) {
   EXPECT_GE(variants().size(), 80u);
+  EXPECT_GE(variants("w8a8_").size(), 3u);
   EXPECT_GE(variants("gguf_").size(), 14u);
 }
 
