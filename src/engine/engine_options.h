@@ -27,7 +27,10 @@ struct EngineOptions {
   std::string kv_disk_path;
   std::int64_t kv_disk_bytes = std::int64_t{4} << 30;  // the most that they take
   std::string preemption_mode = "auto";                // recompute | swap | auto
-  bool admission_headroom = true;                      // see SchedulerConfig
+  // Where each step's time goes is written there, in the Chrome trace format; empty: nowhere.
+  std::string profile_path;
+  std::int64_t profile_bytes = std::int64_t{256} << 20;  // the most of that file
+  bool admission_headroom = true;                        // see SchedulerConfig
   std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
   // Benches only: memory set aside as by a contiguous cache: none | max | pow2 | oracle.
   std::string kv_reservation = "none";

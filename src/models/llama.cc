@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/tracer.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "layers/linear.h"
@@ -65,9 +66,15 @@ class LlamaModel final : public Model {
   void attention(const LlamaLayer& layer,
                  std::int32_t index,
                  std::span<const AttentionSequence> sequences,
-                 std::span<const std::int32_t> rows,
                  KvStorage& kv);
+  void attention_output(const LlamaLayer& layer, std::span<const std::int32_t> rows);
   void mlp(const LlamaLayer& layer, std::int64_t num_tokens);
+  void silu(const LlamaLayer& layer, std::int64_t num_tokens);
+  void product(const char* op,
+               const LinearGroup& group,
+               std::int64_t num_rows,
+               std::span<const LinearGroup::Output> outputs,
+               bool accumulate = false);
   void norm_and_prepare(const std::vector<float>& weight,
                         const LinearGroup& next,
                         const float* x,
@@ -227,6 +234,7 @@ void LlamaModel::norm_and_prepare(const std::vector<float>& weight,
                                   const LinearGroup& next,
                                   const float* x,
                                   std::int64_t num_rows) {
+  const TraceScope scope("norm");
   const std::int64_t hidden = config_.hidden_size;
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
     float* normed = floats(normed_) + row * hidden;
@@ -235,7 +243,17 @@ void LlamaModel::norm_and_prepare(const std::vector<float>& weight,
   });
 }
 
+void LlamaModel::product(const char* op,
+                         const LinearGroup& group,
+                         std::int64_t num_rows,
+                         std::span<const LinearGroup::Output> outputs,
+                         bool accumulate) {
+  const TraceScope scope(op);
+  group.run(pool_, *activations_, num_rows, outputs, accumulate);
+}
+
 void LlamaModel::embed(const ForwardBatch& batch) {
+  const TraceScope scope("embed");
   const std::int64_t hidden = config_.hidden_size;
   const std::int64_t half = rope_.rotary_dim() / 2;
   for_each_row(pool_, static_cast<std::int64_t>(batch.token_ids.size()), [&](std::int64_t row) {
@@ -267,8 +285,9 @@ void LlamaModel::write_keys_values(const LlamaLayer& layer,
   float* v = k + kv_size_;
   norm_and_prepare(layer.attention_norm, layer.qkv, floats(residual_), num_tokens);
   const LinearGroup::Output qkv[] = {{q, stride}, {k, stride}, {v, stride}};
-  layer.qkv.run(pool_, *activations_, num_tokens, qkv);
+  product("qkv", layer.qkv, num_tokens, qkv);
 
+  const TraceScope scope("rope_kv_write");
   const std::int64_t rotary_dim = rope_.rotary_dim();
   for_each_row(pool_, num_tokens, [&](std::int64_t row) {
     const float* cos = floats(cos_sin_) + row * rotary_dim;
@@ -293,13 +312,11 @@ void LlamaModel::write_keys_values(const LlamaLayer& layer,
            batch.groups[layer.kv_group].slot_mapping);
 }
 
-// Attends from `rows`, which the sequences' queries are, and adds the result to the residual
-// stream, whose row i becomes that of rows[i].
 void LlamaModel::attention(const LlamaLayer& layer,
                            std::int32_t index,
                            std::span<const AttentionSequence> sequences,
-                           std::span<const std::int32_t> rows,
                            KvStorage& kv) {
+  const TraceScope scope("attention");
   const AttentionParams params{.num_heads = config_.num_heads,
                                .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
                                .window = config_.window[index],
@@ -316,6 +333,11 @@ void LlamaModel::attention(const LlamaLayer& layer,
                   sequences,
                   floats(attention_),
                   q_size_);
+}
+
+// Adds what `rows` attended to to the residual stream, whose row i becomes that of rows[i].
+void LlamaModel::attention_output(const LlamaLayer& layer, std::span<const std::int32_t> rows) {
+  const TraceScope scope("out");
   const auto num_rows = static_cast<std::int64_t>(rows.size());
   for_each_row(pool_, num_rows, [&](std::int64_t i) {
     const float* row = floats(attention_) + rows[i] * q_size_;
@@ -336,14 +358,20 @@ void LlamaModel::mlp(const LlamaLayer& layer, std::int64_t num_tokens) {
   norm_and_prepare(layer.mlp_norm, layer.gate_up, floats(residual_), num_tokens);
   float* gate = floats(gate_up_);
   const LinearGroup::Output gate_up[] = {{gate, 2 * width}, {gate + width, 2 * width}};
-  layer.gate_up.run(pool_, *activations_, num_tokens, gate_up);
-  for_each_row(pool_, num_tokens, [&](std::int64_t row) {
-    float* gate_row = gate + row * 2 * width;
-    elementwise_.silu_mul(gate_row, gate_row + width, width, gate_row);
-    activations_->prepare(layer.down.formats(), gate_row, width, row);
-  });
+  product("gate_up", layer.gate_up, num_tokens, gate_up);
+  silu(layer, num_tokens);
   const LinearGroup::Output residual[] = {{floats(residual_), config_.hidden_size}};
-  layer.down.run(pool_, *activations_, num_tokens, residual, /*accumulate=*/true);
+  product("down", layer.down, num_tokens, residual, /*accumulate=*/true);
+}
+
+void LlamaModel::silu(const LlamaLayer& layer, std::int64_t num_tokens) {
+  const TraceScope scope("silu");
+  const std::int64_t width = config_.intermediate_size;
+  for_each_row(pool_, num_tokens, [&](std::int64_t row) {
+    float* gate = floats(gate_up_) + row * 2 * width;
+    elementwise_.silu_mul(gate, gate + width, width, gate);
+    activations_->prepare(layer.down.formats(), gate, width, row);
+  });
 }
 
 void LlamaModel::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden) {
@@ -356,13 +384,15 @@ void LlamaModel::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden
     const std::span<const AttentionSequence> sequences = batch.groups[layer.kv_group].sequences;
     write_keys_values(layer, i, batch, kv);
     if (i + 1 < config_.num_layers) {
-      attention(layer, i, sequences, std::span(all_rows_).first(num_tokens), kv);
+      attention(layer, i, sequences, kv);
+      attention_output(layer, std::span(all_rows_).first(num_tokens));
       mlp(layer, num_tokens);
       continue;
     }
     // Nothing reads what the last layer makes of the other rows but their keys and values.
     select_queries(sequences, batch.logits_rows, last_sequences_);
-    attention(layer, i, last_sequences_, batch.logits_rows, kv);
+    attention(layer, i, last_sequences_, kv);
+    attention_output(layer, batch.logits_rows);
     mlp(layer, static_cast<std::int64_t>(batch.logits_rows.size()));
   }
   const auto num_values = static_cast<std::int64_t>(batch.logits_rows.size()) * config_.hidden_size;
@@ -376,7 +406,7 @@ void LlamaModel::logits(const float* hidden, std::int64_t num_rows, float* logit
            options_.max_logits_rows);
   norm_and_prepare(final_norm_, lm_head_, hidden, num_rows);
   const LinearGroup::Output output[] = {{logits, config_.vocab_size}};
-  lm_head_.run(pool_, *activations_, num_rows, output);
+  product("logits", lm_head_, num_rows, output);
 }
 
 Result<std::vector<float>> read_freq_factors(const Checkpoint& checkpoint) {
