@@ -248,9 +248,10 @@ std::string Tracer::file_end() const {
 // The counts in the file's end never fall: it never gets shorter, and no rest of it is left over.
 bool Tracer::write_piece(std::string piece) {
   const std::size_t size = piece.size();
-  if (!write_all(file_, piece += file_end(), file_size_)) {
+  piece += file_end();
+  if (!write_all(file_, piece, file_size_)) {
     // What was half written is taken back; that makes room for the end, which is written next.
-    (void)ftruncate(file_, file_size_);
+    [[maybe_unused]] const int ignored = ftruncate(file_, file_size_);
     return false;
   }
   file_size_ += static_cast<std::int64_t>(size);

@@ -4,7 +4,7 @@
 //
 // A step is cut into phases without a gap: phase() ends the phase before it at the same instant.
 // Within a phase, TraceScopes nest. Code below does not know the tracer: it asks the thread for the
-// active one, and without one a phase or scope costs a load and a branch that is never taken.
+// active one, and without one a phase or scope costs a load, and branches that are never taken.
 //
 // The thread appends to one of two buffers of fixed size, a writer thread formats and writes the
 // other. A step that finds no room, because the writer is behind or the file has reached its limit,

@@ -155,7 +155,8 @@ TEST(LocalEngine, ProfilesItsOwnSteps) {
   for (int i = 0; i < 2; ++i) {
     std::vector<std::int64_t> tokens;
     std::map<std::string, int> counts;
-    for (const auto& event : nlohmann::json::parse(read_file(path(i)))["traceEvents"]) {
+    const nlohmann::json trace = nlohmann::json::parse(read_file(path(i)));
+    for (const auto& event : trace.at("traceEvents")) {
       if (event["ph"] != "X") continue;
       ++counts[event["name"]];
       if (event.contains("args") && event["args"].contains("tokens")) {
