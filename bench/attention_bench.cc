@@ -1,5 +1,6 @@
 // Speed of attention at the demo model's shape (SmolLM2-135M: 9 heads, 3 KV heads, head_size 64),
-// one layer. Counters: GFLOP/s of the two products, and GB/s of the keys and values read.
+// one layer. Counters: GFLOP/s of the two products, GB/s of the keys and values read, and the share
+// of the machine's limits (kernels/roofline_testing.h).
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/roofline_testing.h"
 
 namespace pagemill {
 namespace {
@@ -110,9 +112,15 @@ void attention(benchmark::State& state, Isa isa, DType dtype, Shape shape, int l
   Setup setup(dtype, shape, layers);
   ThreadPool pool(static_cast<int>(state.range(0)));
   for (auto _ : state) setup.run(isa, pool);
-  using benchmark::Counter;
-  state.counters["GFLOP/s"] = Counter(setup.flops() * 1e-9, Counter::kIsIterationInvariantRate);
-  state.counters["GB/s"] = Counter(setup.bytes() * 1e-9, Counter::kIsIterationInvariantRate);
+  // A bf16 cache is multiplied as bf16 by kAvx512Bf16 alone, widened by the others.
+  const MachineLimits& limits = machine_limits(pool.size());
+  const bool as_bf16 = dtype == DType::kBF16;
+  set_roofline_counters(
+      state,
+      setup.flops(),
+      setup.bytes(),
+      limits.gflops(isa, as_bf16 ? ActivationFormat::kBF16 : ActivationFormat::kF32),
+      limits.gb_per_s());
 }
 
 struct Named {
@@ -159,13 +167,6 @@ void register_block_sizes(Isa isa) {
   }
 }
 
-void fork_join(benchmark::State& state) {
-  ThreadPool pool(static_cast<int>(state.range(0)));
-  const int tasks = static_cast<int>(state.range(0));
-  for (auto _ : state) pool.parallel_for(tasks, [](int task) { benchmark::DoNotOptimize(task); });
-}
-BENCHMARK(fork_join)->Arg(1)->Arg(2)->UseRealTime();
-
 }  // namespace
 }  // namespace pagemill
 
@@ -179,5 +180,8 @@ int main(int argc, char** argv) {
   pagemill::register_block_sizes(*isa);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  for (const int threads : {1, pagemill::default_num_threads()}) {
+    pagemill::print_machine_limits(threads);
+  }
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -3,8 +3,10 @@
 //   pm_kernels_bench --benchmark_filter='avx512/Q4_1/gate_up/M:16/threads:2'
 //
 // The rate of one run is the best of its repetitions ("best"): what the machine can do when nobody
-// else wants it. GB/s counts the packed weights once. Layer shapes rotate through enough copies of
-// the weights that they come from memory, or the last-level cache, as they do in a model.
+// else wants it. GB/s counts the packed weights once; of_limit is the share of what the machine's
+// limits, measured at the start, allow at that shape (kernels/roofline_testing.h). Layer shapes
+// rotate through enough copies of the weights that they come from memory, or the last-level cache,
+// as they do in a model.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -15,6 +17,7 @@
 #include "kernels/isa.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul_testing.h"
+#include "kernels/roofline_testing.h"
 
 namespace pagemill {
 namespace {
@@ -81,9 +84,12 @@ void run_matmul(benchmark::State& state,
     matmul(pool, buffer, m, targets);
   }
   const double flops = 2.0 * static_cast<double>(m * outputs * shape.cols);
-  const auto per_second = benchmark::Counter::kIsIterationInvariantRate;
-  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, per_second);
-  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(bytes) * 1e-9, per_second);
+  const MachineLimits& limits = machine_limits(threads);
+  set_roofline_counters(state,
+                        flops,
+                        static_cast<double>(bytes),
+                        limits.gflops(isa, matrices[0].activation_format()),
+                        limits.gb_per_s());
 }
 
 // Counters are rates, times are not: `best` is the larger of the former, the smaller of the latter.
@@ -127,6 +133,7 @@ int main(int argc, char** argv) {
   pagemill::register_all();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  for (const int threads : {1, 2}) pagemill::print_machine_limits(threads);
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

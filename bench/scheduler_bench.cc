@@ -1,16 +1,18 @@
-// The control plane's cost: planning and committing decode steps, admission, prefix hashes.
+// The cost of a decode step beside the model: planning, committing, and what the runner keeps for
+// each sequence; prefix hashes.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
 #include <numeric>
 
 #include "kv/prefix_hash.h"
+#include "runner/model_runner.h"
 #include "scheduler/scheduler.h"
 
 namespace pagemill {
 namespace {
 
-// num_seqs that run, of 100 tenants, and under the fair policy num_waiting behind them.
+// num_seqs that run, of 100 tenants, and num_waiting behind them.
 std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs,
                                           std::int32_t context,
                                           SchedulingPolicy policy = SchedulingPolicy::kFcfs,
@@ -30,6 +32,7 @@ std::unique_ptr<Scheduler> make_scheduler(std::int32_t num_seqs,
     request.id = id;
     request.user = std::to_string(id % 100);
     request.prompt_token_ids.assign(context, static_cast<TokenId>(id));
+    request.params.make_greedy();
     request.params.max_tokens = 9000;
     if (!scheduler->add_request(std::move(request)).ok()) std::abort();
   }
@@ -77,15 +80,78 @@ BENCHMARK(decode_step)
     ->Iterations(4000)
     ->Unit(benchmark::kMicrosecond);
 
-// Args: sequences, requests that wait for a place.
-void fair_decode_step(benchmark::State& state) {
-  measure_steps(state,
-                make_scheduler(state.range(0), 100, SchedulingPolicy::kFair, state.range(1)));
+// Args: sequences, requests that wait for a place, policy.
+void decode_step_with_queue(benchmark::State& state) {
+  const auto policy = static_cast<SchedulingPolicy>(state.range(2));
+  measure_steps(state, make_scheduler(state.range(0), 100, policy, state.range(1)));
 }
-BENCHMARK(fair_decode_step)
-    ->Args({256, 1})
-    ->Args({256, 10000})
+BENCHMARK(decode_step_with_queue)
+    ->ArgNames({"seqs", "waiting", "policy"})
+    ->ArgsProduct({{256},
+                   {1, 10000},
+                   {static_cast<int>(SchedulingPolicy::kFcfs),
+                    static_cast<int>(SchedulingPolicy::kPriority),
+                    static_cast<int>(SchedulingPolicy::kFair)}})
     ->UseManualTime()
+    ->Iterations(4000)
+    ->Unit(benchmark::kMicrosecond);
+
+// Computes nothing: what is left of a step is overhead.
+class NoModel final : public Model {
+ public:
+  explicit NoModel(const KvSpec& kv) {
+    spec_.hidden_size = 1;
+    spec_.vocab_size = 16;
+    spec_.kv_specs = {kv};
+  }
+  const ModelSpec& spec() const override { return spec_; }
+  void forward(const ForwardBatch& batch, KvStorage&, float*) override {
+    benchmark::DoNotOptimize(batch.token_ids.data());
+  }
+  void logits(const float*, std::int64_t num_rows, float* logits) override {
+    std::fill_n(logits, num_rows * spec_.vocab_size, 0.0f);
+  }
+
+ private:
+  ModelSpec spec_;
+};
+
+// The whole step of greedy sequences: plan, batch, sampling from 16 tokens, commit.
+// Args: sequences, requests that wait for a place.
+void whole_step(benchmark::State& state) {
+  const auto num_seqs = static_cast<std::int32_t>(state.range(0));
+  auto scheduler = make_scheduler(
+      num_seqs, 100, SchedulingPolicy::kFcfs, static_cast<std::int32_t>(state.range(1)));
+  const KvSpec kv{.kind = KvKind::kFull,
+                  .layers = {0},
+                  .num_kv_heads = 1,
+                  .head_size = 2,
+                  .window = 0,
+                  .bytes_per_token = 8};
+  NoModel model(kv);
+  ThreadPool pool(1);
+  ModelRunner runner(
+      model,
+      KvStorage::create(model.spec().kv_specs, DType::kBF16, 16, num_seqs * 607 + 1).value(),
+      pool,
+      choose_isa().value(),
+      {.max_num_batched_tokens = num_seqs * 100, .max_num_seqs = num_seqs, .eos_token_ids = {}});
+  StepPlan plan;
+  StepOutput output;
+  const auto step = [&] {
+    scheduler->plan(plan);
+    runner.submit(plan);
+    scheduler->commit(std::move(runner.wait()), output);
+  };
+  step();
+  for (auto _ : state) step();
+  state.SetItemsProcessed(state.iterations() * num_seqs);
+}
+BENCHMARK(whole_step)
+    ->ArgNames({"seqs", "waiting"})
+    ->Args({1, 0})
+    ->Args({256, 0})
+    ->Args({256, 10000})
     ->Iterations(4000)
     ->Unit(benchmark::kMicrosecond);
 

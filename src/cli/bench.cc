@@ -1,5 +1,5 @@
 // pagemill bench throughput|latency|serve MODEL: measures the engine in this process, without
-// sockets; `serve --base-url` measures a server over HTTP.
+// sockets; `serve --base-url` measures a server over HTTP. `bench limits` is in bench_limits.cc.
 //
 //   throughput  the mixed workload, all requests at once
 //   latency     one sequence alone: prefill of 512 tokens, decoding, time to first token
@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "cli/bench_http.h"
+#include "cli/bench_limits.h"
 #include "cli/bench_workload.h"
 #include "cli/commands.h"
 #include "engine/local_engine.h"
@@ -402,7 +403,7 @@ void add_measure(
 
 void add_bench(CLI::App& app, ExitStatus& status) {
   CLI::App* command =
-      app.add_subcommand("bench", "Measure throughput, latency, or serving under load");
+      app.add_subcommand("bench", "Measure throughput, latency, serving under load, the machine");
   command->require_subcommand(1);
   add_measure(*command,
               "throughput",
@@ -420,6 +421,7 @@ void add_bench(CLI::App& app, ExitStatus& status) {
               [](const BenchOptions& options, EngineClient& engine) {
                 return measure_workload(options, engine, "serve", options.rate);
               });
+  add_bench_limits(*command, status);
 }
 
 }  // namespace pagemill::cli

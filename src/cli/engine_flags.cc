@@ -87,6 +87,15 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
                   options.fair_output_weight,
                   "Under the fair policy: what a generated token counts for")
       ->capture_default_str();
+  command.add_option("--profile",
+                     options.profile_path,
+                     "A file for where each step's time goes: a Chrome trace, for ui.perfetto.dev");
+  command
+      .add_option("--profile-size",
+                  options.profile_bytes,
+                  "Most that it takes; steps past it are counted, not kept")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
   command.add_option(
       "--seed", options.seed, "Base for requests without a seed (default: from the clock)");
 }

@@ -20,7 +20,8 @@ void name_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
 
 EngineCore::EngineCore(std::unique_ptr<Scheduler> scheduler,
                        std::unique_ptr<ModelRunner> runner,
-                       std::shared_ptr<const Tokenizer> tokenizer)
+                       std::shared_ptr<const Tokenizer> tokenizer,
+                       std::unique_ptr<Tracer> tracer)
     : scheduler_(std::move(scheduler)),
       runner_(std::move(runner)),
       output_(std::move(tokenizer),
@@ -28,7 +29,8 @@ EngineCore::EngineCore(std::unique_ptr<Scheduler> scheduler,
                 push_command({Command::Kind::kFinishSequence, request, index, {}});
               }),
       max_queued_requests_(scheduler_->config().max_queued_requests),
-      outputs_(kMaxQueuedOutputs) {
+      outputs_(kMaxQueuedOutputs),
+      tracer_(std::move(tracer)) {
   update_stats(0);
 }
 
@@ -41,6 +43,7 @@ EngineCore::~EngineCore() {
   if (engine_thread_.joinable()) engine_thread_.join();
   outputs_.close();
   if (output_thread_.joinable()) output_thread_.join();
+  if (tracer_) spdlog::info("profile {}", tracer_->finish());
 }
 
 void EngineCore::start() {
@@ -122,8 +125,12 @@ bool EngineCore::wait_for_work(std::vector<Command>& commands) {
 
 void EngineCore::engine_loop() {
   name_thread("pm-engine");
+  const ActiveTracer active(tracer_.get());
   std::vector<Command> commands;
   while (wait_for_work(commands)) {
+    if (tracer_) tracer_->begin_step();
+    trace_phase("take_in");
+    trace_args_.clear();
     OutputBatch batch;
     apply(commands, batch);
     commands.clear();
@@ -132,7 +139,11 @@ void EngineCore::engine_loop() {
     } else {
       update_stats(0);
     }
+    trace_phase("publish");
     push_output(std::move(batch));
+    if (!tracer_) continue;
+    tracer_->end_step(trace_args_);
+    if (!scheduler_->has_work()) tracer_->flush();
   }
   // What came too late for a step is made known as well, so that the output thread can end it.
   OutputBatch late;
@@ -172,8 +183,10 @@ void EngineCore::apply_submit(Command& command, OutputBatch& batch) {
 }
 
 void EngineCore::run_step(OutputBatch& batch) {
+  trace_phase("plan");
   const double begin = monotonic_seconds();
   scheduler_->plan(plan_);
+  if (tracer_) describe_step();
   batch.plan_time = begin;
   if (plan_.empty()) return;
   for (const Admission& admission : scheduler_->newly_admitted()) {
@@ -181,6 +194,7 @@ void EngineCore::run_step(OutputBatch& batch) {
   }
   const double loaded_before = runner_->tier() ? runner_->tier()->stats().load_seconds : 0;
   execute();
+  trace_phase("publish");
   batch.commit_time = monotonic_seconds();
   if (runner_->tier()) {
     update_costs(batch.commit_time - begin, runner_->tier()->stats().load_seconds - loaded_before);
@@ -197,6 +211,20 @@ void EngineCore::run_step(OutputBatch& batch) {
   batch.prompt_logprobs.swap(step_output_.prompt_logprobs);
   batch.events.swap(step_output_.events);
   update_stats(batch.commit_time - begin);
+}
+
+void EngineCore::describe_step() {
+  std::size_t num_prefill_tokens = 0;  // those that come several at a time
+  for (const SequenceStep& step : plan_.sequences) {
+    if (step.token_ids.size() > 1) num_prefill_tokens += step.token_ids.size();
+  }
+  const std::uint64_t preemptions = scheduler_->stats().preemptions;
+  trace_args_ = {{"step", static_cast<std::int64_t>(plan_.step_id)},
+                 {"sequences", static_cast<std::int64_t>(plan_.sequences.size())},
+                 {"tokens", plan_.num_tokens},
+                 {"prefill_tokens", static_cast<std::int64_t>(num_prefill_tokens)},
+                 {"preemptions", static_cast<std::int64_t>(preemptions - traced_preemptions_)}};
+  traced_preemptions_ = preemptions;
 }
 
 // What --preemption-mode auto compares. Small steps are left out: their time is that of reading the
@@ -235,6 +263,7 @@ void EngineCore::execute() {
     runner_->submit(plan_);
     StepResult& result = runner_->wait();
     result.seconds = monotonic_seconds() - begin;
+    trace_phase("commit");
     scheduler_->commit(std::move(result), step_output_);
   } catch (const std::exception& error) {
     spdlog::error("step {} failed: {}", plan_.step_id, error.what());

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bounded_queue.h"
+#include "base/tracer.h"
 #include "engine/engine_client.h"
 #include "engine/output_processor.h"
 #include "runner/model_runner.h"
@@ -24,10 +25,11 @@ namespace pagemill {
 
 class EngineCore {
  public:
-  // `scheduler` and `runner` belong to the engine thread from start() on.
+  // `scheduler`, `runner` and `tracer` (null: none) belong to the engine thread from start() on.
   EngineCore(std::unique_ptr<Scheduler> scheduler,
              std::unique_ptr<ModelRunner> runner,
-             std::shared_ptr<const Tokenizer> tokenizer);
+             std::shared_ptr<const Tokenizer> tokenizer,
+             std::unique_ptr<Tracer> tracer = nullptr);
   ~EngineCore();
 
   void start();
@@ -54,6 +56,7 @@ class EngineCore {
   void apply(std::vector<Command>& commands, OutputBatch& batch);
   void apply_submit(Command& command, OutputBatch& batch);
   void run_step(OutputBatch& batch);
+  void describe_step();
   void execute();
   void update_costs(double step_seconds, double load_seconds);
   void flush_tier();
@@ -85,6 +88,10 @@ class EngineCore {
   std::uint64_t num_corrupted_ = 0;  // requests
   IterationTokens iteration_tokens_;
   double seconds_per_token_ = 0, seconds_per_block_ = 0;  // smoothed; 0: not yet known
+  std::unique_ptr<Tracer> tracer_;
+  // What the trace says of the step under way, and the preemptions before it.
+  std::vector<Tracer::Arg> trace_args_;
+  std::uint64_t traced_preemptions_ = 0;
   std::thread engine_thread_;
   std::thread output_thread_;
 };

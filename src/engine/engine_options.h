@@ -30,6 +30,9 @@ struct EngineOptions {
   bool admission_headroom = true;                      // see SchedulerConfig
   // The time between two tokens of a stream that prompts may not push a step above; 0: any.
   double target_itl_ms = 0;
+  // Where each step's time goes is written there, in the Chrome trace format; empty: nowhere.
+  std::string profile_path;
+  std::int64_t profile_bytes = std::int64_t{256} << 20;  // the most of that file
   std::uint64_t seed = 0;  // base for requests without a seed; 0: from the clock
   // Benches only: memory set aside as by a contiguous cache: none | max | pow2 | oracle.
   std::string kv_reservation = "none";

@@ -46,6 +46,7 @@ Status check_options(const EngineOptions& options) {
                  "at least 1"));
   PM_TRY(require(
       options.threads >= 0 && options.threads <= 1024, "threads", options.threads, "0..1024"));
+  PM_TRY(require(options.profile_bytes >= 1, "profile-size", options.profile_bytes, "bytes"));
   PM_TRY(require(options.kv_disk_bytes >= 1, "kv-disk-size", options.kv_disk_bytes, "bytes"));
   PM_ASSIGN(const PreemptionMode mode, parse_preemption_mode(options.preemption_mode));
   if (mode == PreemptionMode::kSwap && options.kv_disk_path.empty()) {
@@ -125,7 +126,12 @@ Status LocalEngine::init() {
                     .poison_free_blocks = options_.poison_free_blocks,
                     .eos_token_ids = loaded_.info.eos_token_ids},
       std::move(tier));
-  core_ = std::make_unique<EngineCore>(std::move(scheduler), std::move(runner), loaded_.tokenizer);
+  std::unique_ptr<Tracer> tracer;
+  if (!options_.profile_path.empty()) {
+    PM_ASSIGN(tracer, Tracer::open(options_.profile_path, {.file_bytes = options_.profile_bytes}));
+  }
+  core_ = std::make_unique<EngineCore>(
+      std::move(scheduler), std::move(runner), loaded_.tokenizer, std::move(tracer));
   core_->start();
   return ok_status();
 }

@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/files_testing.h"
@@ -132,6 +133,43 @@ TEST(LocalEngine, GeneratesAndCountsIt) {
   EXPECT_EQ(steps.steps[0], 7u) << "of one token";
   EXPECT_EQ(steps.steps[3], 1u) << "of 17 to 32";
   EXPECT_EQ(steps.tokens, 27u);
+}
+
+// Two engines in one process trace each their own steps.
+TEST(LocalEngine, ProfilesItsOwnSteps) {
+  const TemporaryFolder folder;
+  const auto path = [&](int i) { return folder.path() + "/" + std::to_string(i) + ".json"; };
+  {
+    std::vector<std::unique_ptr<LocalEngine>> engines;
+    for (int i = 0; i < 2; ++i) {
+      EngineOptions options = tiny_options();
+      options.profile_path = path(i);
+      engines.push_back(start(options));
+    }
+    Client clients[2];
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_TRUE(engines[i]->submit(request_of(20, 8 + i), clients[i].on_delta()).ok());
+    }
+    for (Client& client : clients) ASSERT_TRUE(client.wait());
+  }
+  for (int i = 0; i < 2; ++i) {
+    std::vector<std::int64_t> tokens;
+    std::map<std::string, int> counts;
+    const nlohmann::json trace = nlohmann::json::parse(read_file(path(i)));
+    for (const auto& event : trace.at("traceEvents")) {
+      if (event["ph"] != "X") continue;
+      ++counts[event["name"]];
+      if (event.contains("args") && event["args"].contains("tokens")) {
+        if (event["args"]["tokens"] > 0) tokens.push_back(event["args"]["tokens"]);
+      }
+    }
+    std::vector<std::int64_t> expected(8 + i, 1);
+    expected[0] = 20;
+    EXPECT_EQ(tokens, expected);
+    EXPECT_EQ(counts["logits"], 8 + i);
+    EXPECT_EQ(counts["embed"], 8 + i);
+    EXPECT_EQ(counts["attention"], counts["qkv"]);
+  }
 }
 
 TEST(LocalEngine, ConcurrentClientsGetWhatEachGetsAlone) {

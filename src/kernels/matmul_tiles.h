@@ -4,12 +4,7 @@
 #pragma once
 
 #include "kernels/panel_layout.h"
-
-#if defined(__clang__)
-#define PM_UNROLL _Pragma("unroll")
-#else
-#define PM_UNROLL _Pragma("GCC unroll 32")
-#endif
+#include "kernels/unroll.h"
 
 namespace pagemill {
 namespace {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/tracer.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "models/decoder_layer.h"
@@ -51,7 +52,16 @@ class Decoder final : public Model {
   void add_attention(const DecoderLayer& layer, std::span<const std::int32_t> rows);
   void add_mlp(const DecoderLayer& layer, std::int64_t num_rows);
   void add_experts(const DecoderLayer& layer, std::int64_t num_rows);
-  void add_branch(const LinearGroup& last, const std::optional<Norm>& norm, std::int64_t num_rows);
+  void add_branch(const char* op,
+                  const LinearGroup& last,
+                  const std::optional<Norm>& norm,
+                  std::int64_t num_rows);
+  void activate_and_prepare(const DecoderLayer& layer, std::int64_t num_rows);
+  void product(const char* op,
+               const LinearGroup& group,
+               std::int64_t num_rows,
+               std::span<const LinearGroup::Output> outputs,
+               bool accumulate = false);
   void norm_and_prepare(const std::optional<Norm>& norm,
                         const LinearGroup& next,
                         const float* x,
@@ -209,6 +219,7 @@ void Decoder::norm_and_prepare(const std::optional<Norm>& norm,
                                const LinearGroup& next,
                                const float* x,
                                std::int64_t num_rows) {
+  const TraceScope scope("norm");
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
     const float* ready = x + row * hidden_;
     if (norm) {
@@ -228,7 +239,17 @@ void Decoder::embed_token(TokenId token, float* x) const {
   for (std::int64_t i = 0; i < hidden_; ++i) x[i] = bf16_to_float(float_to_bf16(x[i]));
 }
 
+void Decoder::product(const char* op,
+                      const LinearGroup& group,
+                      std::int64_t num_rows,
+                      std::span<const LinearGroup::Output> outputs,
+                      bool accumulate) {
+  const TraceScope scope(op);
+  group.run(pool_, *activations_, num_rows, outputs, accumulate);
+}
+
 void Decoder::embed(const ForwardBatch& batch) {
+  const TraceScope scope("embed");
   for_each_row(pool_, static_cast<std::int64_t>(batch.token_ids.size()), [&](std::int64_t row) {
     float* x = floats(residual_) + row * hidden_;
     const std::int32_t position = batch.positions[row];
@@ -283,7 +304,8 @@ void Decoder::write_keys_values(std::int32_t index, const ForwardBatch& batch, K
   float* v = k + decoder_.kv_size();
   norm_and_prepare(layer.attention_norm, layer.qkv, floats(residual_), num_tokens);
   const LinearGroup::Output qkv[] = {{q, qkv_stride_}, {k, qkv_stride_}, {v, qkv_stride_}};
-  layer.qkv.run(pool_, *activations_, num_tokens, qkv);
+  product("qkv", layer.qkv, num_tokens, qkv);
+  const TraceScope scope("rope_kv_write");
   if (rotates() || layer.q_norm || decoder_.clip_qkv > 0) {
     for_each_row(pool_, num_tokens, [&](std::int64_t row) {
       shape_keys_queries(layer, index, q + row * qkv_stride_, row);
@@ -304,6 +326,7 @@ void Decoder::write_keys_values(std::int32_t index, const ForwardBatch& batch, K
 void Decoder::attend(std::int32_t index,
                      std::span<const AttentionSequence> sequences,
                      KvStorage& kv) {
+  const TraceScope scope("attention");
   const AttentionParams params{
       .num_heads = decoder_.num_heads,
       .scale = decoder_.attention_scale,
@@ -332,15 +355,16 @@ void Decoder::keep_rows(std::span<const std::int32_t> rows) {
 }
 
 // Adds what the branch's last product makes of the prepared activations to the residual stream.
-void Decoder::add_branch(const LinearGroup& last,
+void Decoder::add_branch(const char* op,
+                         const LinearGroup& last,
                          const std::optional<Norm>& norm,
                          std::int64_t num_rows) {
   if (!norm && decoder_.branch_scale == 1) {
     const LinearGroup::Output residual[] = {{floats(residual_), hidden_}};
-    return last.run(pool_, *activations_, num_rows, residual, /*accumulate=*/true);
+    return product(op, last, num_rows, residual, /*accumulate=*/true);
   }
   const LinearGroup::Output branch[] = {{floats(branch_), hidden_}};
-  last.run(pool_, *activations_, num_rows, branch);
+  product(op, last, num_rows, branch);
   add_to_residual(norm, num_rows);
 }
 
@@ -360,10 +384,11 @@ void Decoder::add_attention(const DecoderLayer& layer, std::span<const std::int3
     const float* row = floats(attention_) + rows[i] * q_size;
     activations_->prepare(layer.output.formats(), row, q_size, i);
   });
-  add_branch(layer.output, layer.attention_post_norm, num_rows);
+  add_branch("out", layer.output, layer.attention_post_norm, num_rows);
 }
 
 void Decoder::add_experts(const DecoderLayer& layer, std::int64_t num_rows) {
+  const TraceScope scope("experts");
   float* normed = floats(normed_);
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
     layer.mlp_norm->apply(elementwise_, floats(residual_) + row * hidden_, normed + row * hidden_);
@@ -382,14 +407,21 @@ void Decoder::add_mlp(const DecoderLayer& layer, std::int64_t num_rows) {
       shares_norm ? layer.attention_norm : layer.mlp_norm, layer.up, floats(residual_), num_rows);
   float* first = floats(up_);
   const LinearGroup::Output up[] = {{first, stride}, {first + width, stride}};
-  layer.up.run(pool_, *activations_, num_rows, std::span(up).first(decoder_.layer.up.size()));
+  product("gate_up", layer.up, num_rows, std::span(up).first(decoder_.layer.up.size()));
+  activate_and_prepare(layer, num_rows);
+  add_branch("down", layer.down, layer.mlp_post_norm, num_rows);
+}
+
+void Decoder::activate_and_prepare(const DecoderLayer& layer, std::int64_t num_rows) {
+  const TraceScope scope("activation");
+  const std::int64_t width = decoder_.intermediate_size;
+  const std::int64_t stride = std::ssize(decoder_.layer.up) * width;
   const auto activate = activation_kernel(elementwise_, decoder_.activation);
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
-    float* x = first + row * stride;
+    float* x = floats(up_) + row * stride;
     activate(x, decoder_.is_gated() ? x + width : nullptr, width, x);
     activations_->prepare(layer.down.formats(), x, width, row);
   });
-  add_branch(layer.down, layer.mlp_post_norm, num_rows);
 }
 
 void Decoder::forward(const ForwardBatch& batch, KvStorage& kv, float* hidden) {
@@ -426,7 +458,7 @@ void Decoder::logits(const float* hidden, std::int64_t num_rows, float* logits) 
   norm_and_prepare(final_norm_, lm_head_, hidden, num_rows);
   const std::int64_t vocab = decoder_.vocab_size;
   const LinearGroup::Output output[] = {{logits, vocab}};
-  lm_head_.run(pool_, *activations_, num_rows, output);
+  product("logits", lm_head_, num_rows, output);
   if (decoder_.logits_scale == 1 && decoder_.logits_softcap == 0) return;
   for_each_row(pool_, num_rows, [&](std::int64_t row) {
     elementwise_.scale_softcap(

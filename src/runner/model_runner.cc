@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/tracer.h"
 #include "kernels/elementwise.h"
 
 namespace pagemill {
@@ -38,12 +39,14 @@ SequenceState& ModelRunner::state(SeqId seq) {
 
 void ModelRunner::submit(const StepPlan& plan) {
   PM_CHECK(plan.num_tokens <= options_.max_num_batched_tokens, "{} tokens", plan.num_tokens);
+  trace_phase("run");
   reset_result(plan);
   apply_tier(plan);
   apply_creates_and_forks(plan);
   apply_copies(plan);
   if (!plan.sequences.empty()) {
     build_batch(plan);
+    forward();
     run_logits(plan);
     accept_samples(plan);
   }
@@ -76,6 +79,8 @@ std::span<std::byte> ModelRunner::block_buffer(std::int32_t group) {
 void ModelRunner::apply_tier(const StepPlan& plan) {
   PM_CHECK(tier_ != nullptr || (plan.saves.empty() && plan.loads.empty() && plan.forgets.empty()),
            "there is no second tier");
+  if (tier_ == nullptr) return;
+  const TraceScope scope("kv_tier");
   for (const BlockSave& save : plan.saves) {
     const std::span<std::byte> bytes = block_buffer(save.group);
     kv_.read_block(save.group, save.block, bytes);
@@ -184,6 +189,7 @@ void ModelRunner::append_sequence(const SequenceStep& step, std::int32_t index) 
 }
 
 void ModelRunner::build_batch(const StepPlan& plan) {
+  const TraceScope scope("batch");
   token_ids_.clear();
   for (auto* array : {&positions_, &prompt_lens_, &adapter_index_, &logits_row_indices_})
     array->clear();
@@ -193,11 +199,14 @@ void ModelRunner::build_batch(const StepPlan& plan) {
   for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
     append_sequence(plan.sequences[i], static_cast<std::int32_t>(i));
   }
+  hidden_.resize(logits_rows_.size() * model_.spec().hidden_size);
+}
+
+void ModelRunner::forward() {
   std::array<KvGroupBatch, kMaxKvGroups> groups;
   for (std::int32_t group = 0; group < kv_.num_groups(); ++group) {
     groups[group] = {slot_mappings_[group], attention_sequences_[group]};
   }
-  hidden_.resize(logits_rows_.size() * model_.spec().hidden_size);
   const ForwardBatch batch{.token_ids = token_ids_,
                            .positions = positions_,
                            .prompt_lens = prompt_lens_,
@@ -213,9 +222,11 @@ void ModelRunner::run_logits(const StepPlan& plan) {
   const auto slice = static_cast<std::size_t>(options_.max_logits_rows);
   for (std::size_t begin = 0; begin < logits_rows_.size(); begin += slice) {
     const std::size_t count = std::min(slice, logits_rows_.size() - begin);
+    trace_phase("run");
     model_.logits(hidden_.data() + begin * model_.spec().hidden_size,
                   static_cast<std::int64_t>(count),
                   logits_.data());
+    trace_phase("sample");
     pool_.parallel_for(static_cast<int>(count), [&](int i) {
       LogitsRow& row = logits_rows_[begin + i];
       row.failure =

@@ -77,6 +77,7 @@ class ModelRunner {
   void apply_copies(const StepPlan& plan);
   void poison_fresh_blocks(const SequenceStep& step);
   void build_batch(const StepPlan& plan);
+  void forward();
   void append_sequence(const SequenceStep& step, std::int32_t index);
   void run_logits(const StepPlan& plan);
   StepFailure finish_row(const StepPlan& plan,

@@ -25,9 +25,26 @@ def test_help_of_each_subcommand(name):
     assert done.returncode == 0 and name in done.stdout and len(done.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize("name", ["throughput", "latency", "serve"])
+@pytest.mark.parametrize("name", ["throughput", "latency", "serve", "limits"])
 def test_help_of_each_bench(name):
     assert pagemill("bench", name, "--help").returncode == 0
+
+
+def test_bench_limits():
+    done = pagemill("bench", "limits", "--threads", 2, "--repeats", 1, "--buffer-size", "16MiB")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["bench"] for line in lines} == {"limits"}
+    for threads in (1, 2):
+        mine = [line for line in lines if line["threads"] == threads]
+        reads = [line for line in mine if "gb_per_s" in line]
+        assert [(line["streams"], line["prefetch"]) for line in reads] == [
+            (streams, prefetch) for streams in (1, 2, 4, 8) for prefetch in (False, True)]
+        assert all(line["gb_per_s"] >= line["gb_per_s_median"] > 0 and line["buffer_bytes"] == 16 << 20
+                   for line in reads)
+        assert all(line["gflops"] >= line["gflops_median"] > 0 for line in mine if "gflops" in line)
+        assert sum("fork_join_us" in line for line in mine) == 1
+    assert "streams + prefetch" in done.stderr and "fork and join" in done.stderr
 
 
 def test_bench_serve_over_http(server, model):
