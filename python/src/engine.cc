@@ -66,7 +66,7 @@ std::vector<SamplingParams> resolve_all(const LLM& llm,
 }
 
 // All that came of it goes with an exception, as `outputs`; an error of one prompt has its index.
-[[noreturn]] void raise_with(nb::object exception, const nb::list& outputs) {
+[[noreturn]] void raise_with(const nb::object& exception, const nb::list& outputs) {
   nb::setattr(exception, "outputs", outputs);
   raise(exception);
 }
@@ -141,7 +141,7 @@ void init_engine(Engine* self, const nb::dict& options) {
 Engine::Engine(std::unique_ptr<LLM> llm) : llm_(std::move(llm)), owner_(getpid()) {}
 
 Engine::~Engine() {
-  if (!is_here()) (void)llm_.release();
+  if (!is_here()) new std::unique_ptr<LLM>(std::move(llm_));  // never deleted
 }
 
 bool Engine::is_here() const { return getpid() == owner_; }
@@ -208,8 +208,10 @@ void bind_engine(nb::module_& module) {
            "the batch and is raised with `outputs`, the list of what there is.")
       .def(
           "render_chat",
-          [](const Engine& self, const std::string& request_json, const std::string& template_) {
-            return to_str(value_or_raise(render_chat(self.llm(), request_json, template_)));
+          [](const Engine& self,
+             const std::string& request_json,
+             const std::string& chat_template) {
+            return to_str(value_or_raise(render_chat(self.llm(), request_json, chat_template)));
           },
           nb::arg("request_json"),
           nb::arg("chat_template"),

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import prometheus_client
 import pytest
@@ -60,7 +61,11 @@ def test_vllms_generation_config_example(examples, tmp_path):
 def test_a_prometheus_summary_exports_while_it_runs(llm):
     registry = prometheus_client.CollectorRegistry()
     summary = prometheus_client.Summary("generate_seconds", "Time of generate", registry=registry)
-    generate = summary.time()(llm.generate)
+
+    @summary.time()
+    def generate(prompt, params):
+        return llm.generate(prompt, params)
+
     params = SamplingParams(temperature=0, max_tokens=300, ignore_eos=True)
     generate("Once upon", SamplingParams(max_tokens=1))
     thread = threading.Thread(target=generate, args=("Once upon", params))
@@ -69,6 +74,7 @@ def test_a_prometheus_summary_exports_while_it_runs(llm):
     while thread.is_alive():
         if llm.stats()["num_requests_running"] == 1:
             exported = prometheus_client.generate_latest(registry).decode()
+        time.sleep(0.005)
     assert "generate_seconds_count 1.0" in exported  # while the second one ran
     assert registry.get_sample_value("generate_seconds_count") == 2.0
 

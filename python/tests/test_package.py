@@ -42,7 +42,8 @@ def test_a_type_checker_accepts_what_runs_and_refuses_what_does_not(tmp_path):
     good = tmp_path / "good.py"
     good.write_text("import numpy as np\nfrom pagemill import LLM, SamplingParams\n"
                     "llm = LLM('demo', max_model_len=5)\n"
-                    "outs = llm.generate(['a', [1, 2], {'prompt': 'b'}], SamplingParams(n=2, stop=['x'], seed=None))\n"
+                    "outs = llm.generate(['a', 'b'], SamplingParams(n=2, stop=['x'], seed=None))\n"
+                    "outs = llm.generate([1, 2]) + llm.generate(np.array([1])) + llm.generate({'prompt': 'b'})\n"
                     "text: str = outs[0].outputs[0].text\n"
                     "ids: list[int] = llm.get_tokenizer().encode('a')\n")
     bad = tmp_path / "bad.py"

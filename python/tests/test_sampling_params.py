@@ -22,9 +22,11 @@ def test_the_defaults_are_vllms():
 
 def test_values_read_back_as_they_were_given():
     params = SamplingParams(temperature=0.8, top_p=np.float32(0.95), n=np.int64(2), stop="end", stop_token_ids=[5, 6],
-                            logit_bias={15: -100.0}, seed=2**64 - 1, early_stopping="never", use_beam_search=False)
+                            logit_bias={15: -100.0}, seed=2**64 - 1)
     assert (params.temperature, params.top_p, params.n, params.seed) == (0.8, 0.95, 2, 2**64 - 1)
     assert (params.stop, params.stop_token_ids, dict(params.logit_bias)) == (("end",), (5, 6), {15: -100.0})
+    beams = SamplingParams(use_beam_search=True, temperature=0, early_stopping="never")
+    assert beams.early_stopping == "never" and params.early_stopping is False
     assert repr(SamplingParams(temperature=0.8, stop=["a"])) == "SamplingParams(temperature=0.8, stop=('a',))"
 
 
