@@ -86,7 +86,8 @@ def check_includes(tree: Tree) -> list[str]:
                 if folder is not None and folder not in owners[0]:
                     problems.append(f"{where}: src/{folder} may not include the generated {header}")
                 continue
-            roots = ["src", "include"] + (["tests"] if parts[0] == "tests" or is_test(path) else [])
+            roots = ["src", "include"] + (["tests"] if parts[0] == "tests" or is_test(path) else
+                                          ["python/src"] if parts[0] == "python" else [])
             if not any(f"{root}/{header}" in known for root in roots):
                 problems.append(f"{where}: {header} is no file of {'/, '.join(roots)}/ (write it from there)")
                 continue

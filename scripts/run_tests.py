@@ -29,6 +29,7 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build/test-logs"
 VENV_PYTHON = "build/venv/bin/python"
+PACKAGE_PYTHON = "build/python/bin/python"  # has the Python package
 JOBS = os.cpu_count() or 2
 # The whole takes well under an hour on two idle cores; a busy machine gets more, up to what CI allows.
 TOTAL_LIMIT_S = 84 * 60
@@ -196,9 +197,9 @@ def ctest(run: Run, preset: str, selection: list[str], env: dict[str, str]) -> C
     return counts
 
 
-def pytest(run: Run, *arguments: str, env: dict[str, str] | None = None) -> Counts:
+def pytest(run: Run, *arguments: str, python: str = VENV_PYTHON, env: dict[str, str] | None = None) -> Counts:
     junit = run.folder / "pytest.xml"
-    status = run.call(VENV_PYTHON, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}", *arguments, env=env)
+    status = run.call(python, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}", *arguments, env=env)
     if not junit.is_file():
         raise PartFailed(f"pytest did not finish; see {run.log.relative_to(ROOT)}")
     counts = count_junit(junit)
@@ -224,8 +225,8 @@ def part_lint(run: Run) -> Counts:
     return pytest(run, "tests/tidy")
 
 
-def part_tidy(run: Run) -> Counts:
-    status = run.call("python3", "scripts/tidy.py")
+def tidy(run: Run, *arguments: str) -> Counts:
+    status = run.call("python3", "scripts/tidy.py", *arguments)
     *findings, last = run.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     clean = re.fullmatch(r"(\d+) clean, (\d+) with findings", last)
     if clean is None:
@@ -235,6 +236,10 @@ def part_tidy(run: Run) -> Counts:
         if line.startswith("FINDINGS "):
             counts.fail(f"clang-tidy: {line.removeprefix('FINDINGS ')}; see {run.log.relative_to(ROOT)}")
     return counts
+
+
+def part_tidy(run: Run) -> Counts:
+    return tidy(run)
 
 
 def property_env(run: Run) -> dict[str, str]:
@@ -311,6 +316,15 @@ def part_e2e(run: Run) -> Counts:
     return pytest(run, "tests/e2e", "-x" if IN_CI and run.long else "--maxfail=50")
 
 
+def part_python(run: Run) -> Counts:
+    """The wheel, with the compiler's flags and so the ccache of the release build; its tests and clang-tidy."""
+    run.check("scripts/python_package.sh", "--config-settings=cmake.define.PM_WERROR=ON")
+    counts = pytest(run, "python/tests", *([] if run.long else ["-m", "not long"]), python=PACKAGE_PYTHON)
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "python/src").glob("*.cc"))
+    counts.add(tidy(run, "--build", "build/wheel", *sources))
+    return counts
+
+
 @dataclasses.dataclass
 class Part:
     name: str
@@ -329,6 +343,7 @@ PARTS = [
     Part("tsan", "what has threads, under TSan", 1500, part_tsan),
     Part("fuzz", "libFuzzer on each parser", 1500, part_fuzz),
     Part("e2e", "the real binary and real clients", 1500, part_e2e),
+    Part("python", "the Python package: wheel, tests, clang-tidy", 1500, part_python),
 ]
 
 

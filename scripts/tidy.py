@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The pinned clang-tidy over every C++ source, with the compile commands of a build and the checks of .clang-tidy.
 
-    scripts/tidy.py               every .cc of the tree
+    scripts/tidy.py               every .cc of the tree, but the Python package's binding
+    scripts/tidy.py --build build/wheel python/src/*.cc    that, once the package has been built
     scripts/tidy.py FILE ...      some
 
 Needs a build (for its compile commands and the headers that it generates) and build/venv (scripts/venv.sh). Prints
@@ -28,7 +29,7 @@ def sources() -> list[str]:
     """Fuzzers too: only the fuzz preset has commands for them, so clang-tidy takes those of the file most alike."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.cc"], cwd=ROOT, check=True,
                             capture_output=True, text=True).stdout
-    return sorted(path for path in set(listed.splitlines()) if (ROOT / path).is_file())
+    return sorted(path for path in set(listed.splitlines()) if (ROOT / path).is_file() and not path.startswith("python/"))
 
 
 def write_commands(build: pathlib.Path, folder: str) -> None:

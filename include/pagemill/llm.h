@@ -78,6 +78,10 @@ struct RequestOutput {
   bool finished = false;
 };
 
+// For streaming by engine().submit(): room for a request's n sequences, then what each delta adds.
+void expect_outputs(RequestOutput& output, std::int32_t n);
+void append(RequestOutput& output, const RequestDelta& delta);
+
 // How far a call has come.
 struct BatchProgress {
   std::size_t num_finished = 0, num_prompts = 0;
@@ -85,8 +89,10 @@ struct BatchProgress {
   double elapsed_s = 0;                   // seconds since the call
 };
 // Called on the thread that called generate() or chat(): when prompts finish, else about five times
-// a second, and once at the end. An exception from it aborts the batch and reaches the caller.
-using OnProgress = std::function<void(const BatchProgress&)>;
+// a second, and once at the end. False ends the batch early: prompts that run are aborted
+// (FinishReason::kAbort, with what they generated), those that still wait get the error kCancelled,
+// and the call returns what there is. An exception from it aborts the batch and reaches the caller.
+using OnProgress = std::function<bool(const BatchProgress&)>;
 
 struct ChatOptions {
   bool add_generation_prompt = true;  // ends the text with the assistant's turn begun
@@ -129,8 +135,10 @@ class LLM {
   // The tokens of a text, with the special tokens that the tokenizer adds; kInvalidArgument without
   // a tokenizer.
   Result<std::vector<TokenId>> encode(const std::string& text) const;
-  // The tokens of a chat, from the template's whole context (ChatTemplate::render), for messages
-  // that ChatMessage can't say. kInvalidArgument without a template, or when the template raises.
+  // The text that the chat template makes of a chat's whole context (ChatTemplate::render).
+  // kInvalidArgument without a template, or when the template raises.
+  Result<std::string> render_chat(const std::string& context_json) const;
+  // Its tokens; for messages that ChatMessage can't say.
   Result<std::vector<TokenId>> encode_chat(const std::string& context_json) const;
 
   // What the model's own generation config recommends (vLLM's get_default_sampling_params).
@@ -140,6 +148,7 @@ class LLM {
   const ModelInfo& model() const { return engine_->model(); }
   // For streaming, aborting and statistics.
   EngineClient& engine() { return *engine_; }
+  const EngineClient& engine() const { return *engine_; }
 
  private:
   using Encode =

@@ -145,8 +145,10 @@ void run_items(LLM& llm, std::vector<BatchItem>& items) {
   }
   const ProgressBar bar;
   std::size_t next = 0;
-  for (RequestOutput& output :
-       llm.generate(prompts, params, [&](const BatchProgress& now) { bar.show(now); })) {
+  for (RequestOutput& output : llm.generate(prompts, params, [&](const BatchProgress& now) {
+         bar.show(now);
+         return true;
+       })) {
     readable[next++]->output = std::move(output);
   }
 }

@@ -18,6 +18,19 @@ namespace {
 
 using json = nlohmann::ordered_json;  // templates see the keys' order
 
+void append(CompletionOutput& output, const CompletionDelta& delta) {
+  output.text += delta.text;
+  output.token_ids.insert(output.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
+  for (const PositionLogprobs& position : delta.logprobs) {
+    output.cumulative_logprob = output.cumulative_logprob.value_or(0) + position.chosen.logprob;
+    output.logprobs.push_back(position);
+  }
+  if (delta.finish_reason != FinishReason::kNone) output.finish_reason = delta.finish_reason;
+  if (delta.beam_score) output.beam_score = delta.beam_score;
+  if (delta.stop_token) output.stop_reason = *delta.stop_token;
+  if (delta.stop_string) output.stop_reason = *delta.stop_string;
+}
+
 // One call's prompts on their way. Shared with the engine's callbacks, which may outlive a call
 // that threw.
 class Batch {
@@ -26,11 +39,10 @@ class Batch {
 
   RequestOutput& output(std::size_t index) { return outputs_[index]; }
 
-  // Before each submission: room for n sequences.
+  // Before each submission.
   void expect(std::size_t index, std::int32_t num_outputs) {
     const std::lock_guard lock(mutex_);
-    outputs_[index].outputs.assign(static_cast<std::size_t>(std::max(num_outputs, 0)), {});
-    for (std::int32_t i = 0; i < num_outputs; ++i) outputs_[index].outputs[i].index = i;
+    expect_outputs(outputs_[index], num_outputs);
   }
 
   void submitted(std::size_t index, RequestId id) {
@@ -49,9 +61,7 @@ class Batch {
     const std::lock_guard lock(mutex_);
     RequestOutput& output = outputs_[index];
     for (const CompletionDelta& completion : delta.completions)
-      append(output.outputs[completion.index], completion);
-    if (!delta.prompt_logprobs.empty()) output.prompt_logprobs = delta.prompt_logprobs;
-    if (!delta.finished) return;
+      num_tokens_ += static_cast<std::int64_t>(completion.token_ids.size());
     // A preempted request may take the place that was counted as free.
     if (delta.error && delta.error->code == ErrorCode::kResourceExhausted &&
         delta.usage.completion_tokens == 0) {
@@ -59,10 +69,8 @@ class Batch {
       changed_.notify_all();
       return;
     }
-    output.usage = delta.usage;
-    output.times = delta.times;
-    output.error = delta.error;
-    finish(output);
+    append(output, delta);
+    if (delta.finished) finish(output);
   }
 
   std::optional<std::size_t> next_refused() {
@@ -107,20 +115,6 @@ class Batch {
   }
 
  private:
-  void append(CompletionOutput& output, const CompletionDelta& delta) {
-    output.text += delta.text;
-    output.token_ids.insert(output.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
-    num_tokens_ += static_cast<std::int64_t>(delta.token_ids.size());
-    for (const PositionLogprobs& position : delta.logprobs) {
-      output.cumulative_logprob = output.cumulative_logprob.value_or(0) + position.chosen.logprob;
-      output.logprobs.push_back(position);
-    }
-    if (delta.finish_reason != FinishReason::kNone) output.finish_reason = delta.finish_reason;
-    if (delta.beam_score) output.beam_score = delta.beam_score;
-    if (delta.stop_token) output.stop_reason = *delta.stop_token;
-    if (delta.stop_string) output.stop_reason = *delta.stop_string;
-  }
-
   void finish(RequestOutput& output) {
     output.finished = true;
     ++num_finished_;
@@ -136,11 +130,44 @@ class Batch {
   std::int64_t num_tokens_ = 0;
 };
 
+constexpr std::chrono::milliseconds kRetry{20}, kReport{200};
+
+Error stopped_early() {
+  return {ErrorCode::kCancelled, "the batch was stopped before this prompt began", {}};
+}
+
+// Tells of the progress until it is asked to stop.
+class Reporter {
+ public:
+  Reporter(const Batch& batch, const OnProgress& on_progress)
+      : batch_(batch), on_progress_(on_progress) {}
+
+  void operator()() {
+    if (!on_progress_ || stopped_) return;
+    const BatchProgress progress = batch_.progress();
+    reported_at_ = progress.elapsed_s;
+    stopped_ = !on_progress_(progress);
+  }
+  // Between prompts, whose tokenising may take long.
+  void if_due() {
+    if (batch_.progress().elapsed_s - reported_at_ > std::chrono::duration<double>(kReport).count())
+      (*this)();
+  }
+  bool stopped() const { return stopped_; }
+
+ private:
+  const Batch& batch_;
+  const OnProgress& on_progress_;
+  double reported_at_ = 0;
+  bool stopped_ = false;
+};
+
 // Aborts what still runs when a call ends by an exception.
 class AbortGuard {
  public:
   AbortGuard(EngineClient& engine, const Batch& batch) : engine_(engine), batch_(batch) {}
-  ~AbortGuard() {
+  ~AbortGuard() { abort(); }
+  void abort() const {
     for (RequestId id : batch_.unfinished()) engine_.abort(id);
   }
 
@@ -194,6 +221,21 @@ Result<std::string> chat_context(const Conversation& conversation, const ChatOpt
 
 }  // namespace
 
+void expect_outputs(RequestOutput& output, std::int32_t n) {
+  output.outputs.assign(static_cast<std::size_t>(std::max(n, 0)), {});
+  for (std::int32_t i = 0; i < n; ++i) output.outputs[i].index = i;
+}
+
+void append(RequestOutput& output, const RequestDelta& delta) {
+  for (const CompletionDelta& completion : delta.completions)
+    append(output.outputs[completion.index], completion);
+  if (!delta.prompt_logprobs.empty()) output.prompt_logprobs = delta.prompt_logprobs;
+  output.usage = delta.usage;
+  output.times = delta.times;
+  output.error = delta.error;
+  output.finished = delta.finished;
+}
+
 Result<std::unique_ptr<LLM>> LLM::create(EngineOptions options) {
   PM_ASSIGN(options.model, resolve_model_path(options.model));
   PM_ASSIGN(std::unique_ptr<EngineClient> engine, EngineClient::start(options));
@@ -213,11 +255,15 @@ Result<std::vector<TokenId>> LLM::encode(const std::string& text) const {
   return engine_->tokenizer()->encode(text, true);
 }
 
-Result<std::vector<TokenId>> LLM::encode_chat(const std::string& context_json) const {
+Result<std::string> LLM::render_chat(const std::string& context_json) const {
   if (!engine_->chat_template()) {
     return invalid_argument("the model has no chat template: set chat_template", "messages");
   }
-  PM_ASSIGN(const std::string text, engine_->chat_template()->render(context_json));
+  return engine_->chat_template()->render(context_json);
+}
+
+Result<std::vector<TokenId>> LLM::encode_chat(const std::string& context_json) const {
+  PM_ASSIGN(const std::string text, render_chat(context_json));
   return engine_->tokenizer()->encode(text, false);
 }
 
@@ -259,17 +305,15 @@ std::vector<RequestOutput> LLM::run(std::size_t num_prompts,
                                     const Encode& encode,
                                     const std::vector<SamplingParams>& params,
                                     const OnProgress& on_progress) {
-  constexpr std::chrono::milliseconds kRetry{20}, kReport{200};
   const auto batch = std::make_shared<Batch>(num_prompts);
   const AbortGuard guard(*engine_, *batch);
-  const auto report = [&] {
-    if (on_progress) on_progress(batch->progress());
-  };
+  Reporter report(*batch, on_progress);
   const auto submit = [&](std::size_t index) {
-    while (!try_submit(*engine_, batch, index, params[index])) {
+    while (!report.stopped() && !try_submit(*engine_, batch, index, params[index])) {
       batch->wait(kRetry);
       report();
     }
+    if (report.stopped()) batch->fail(index, stopped_early());
   };
   for (std::size_t index = 0; index < num_prompts; ++index) {
     if (params.size() != num_prompts) {
@@ -281,6 +325,10 @@ std::vector<RequestOutput> LLM::run(std::size_t num_prompts,
                            "params"));
       continue;
     }
+    if (report.stopped()) {
+      batch->fail(index, stopped_early());
+      continue;
+    }
     auto ids = encode(index, batch->output(index));
     if (!ids.ok()) {
       batch->fail(index, std::move(ids).error());
@@ -288,8 +336,10 @@ std::vector<RequestOutput> LLM::run(std::size_t num_prompts,
     }
     batch->output(index).prompt_token_ids = std::move(ids).value();
     submit(index);
+    report.if_due();
   }
-  while (!batch->done()) {
+  for (bool aborted = false; !batch->done();) {
+    if (report.stopped() && !std::exchange(aborted, true)) guard.abort();
     batch->wait(kReport);
     while (const auto refused = batch->next_refused()) submit(*refused);
     if (!batch->done()) report();

@@ -74,8 +74,10 @@ TEST(Llm, MorePromptsThanTheQueueHolds) {
   prompts.reserve(60);
   for (int i = 0; i < 60; ++i) prompts.push_back(std::vector<TokenId>{10 + i, 20, 30});
   std::vector<BatchProgress> reports;
-  const auto outputs =
-      llm->generate(prompts, greedy(6), [&](const BatchProgress& now) { reports.push_back(now); });
+  const auto outputs = llm->generate(prompts, greedy(6), [&](const BatchProgress& now) {
+    reports.push_back(now);
+    return true;
+  });
   ASSERT_EQ(outputs.size(), prompts.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     ASSERT_FALSE(outputs[i].error.has_value()) << outputs[i].error->message;
@@ -196,11 +198,44 @@ TEST(Llm, AnExceptionFromProgressAbortsTheBatch) {
   std::vector<SamplingParams> params(8, greedy(1900));
   params[0] = greedy(1);
   EXPECT_THROW(
-      llm->generate(
-          prompts, params, [](const BatchProgress&) { throw std::runtime_error("enough"); }),
+      llm->generate(prompts,
+                    params,
+                    [](const BatchProgress&) -> bool { throw std::runtime_error("enough"); }),
       std::runtime_error);
   ASSERT_TRUE(llm->engine().drain(60));
   EXPECT_LT(llm->engine().stats().generation_tokens, 7u * 1900);
+}
+
+TEST(Llm, StoppedEarlyItReturnsWhatThereIs) {
+  EngineOptions options = tiny_options();
+  options.max_queued_requests = 2;
+  options.max_num_seqs = 2;
+  const auto llm = make(options);
+  const std::vector<Prompt> prompts(8, std::vector<TokenId>{9, 9, 9});
+  std::vector<SamplingParams> params(8, greedy(1900));
+  params[0] = greedy(1);
+  std::size_t finished = 0;
+  const auto outputs = llm->generate(prompts, params, [&](const BatchProgress& now) {
+    finished = now.num_finished;
+    return finished == 0;
+  });
+  ASSERT_EQ(outputs.size(), 8u);
+  EXPECT_EQ(outputs[0].outputs[0].finish_reason, FinishReason::kLength);
+  std::size_t aborted = 0, waiting = 0;
+  for (std::size_t i = 1; i < 8; ++i) {
+    EXPECT_TRUE(outputs[i].finished);
+    if (outputs[i].error) {
+      EXPECT_EQ(outputs[i].error->code, ErrorCode::kCancelled);
+      ++waiting;
+    } else {
+      EXPECT_EQ(outputs[i].outputs[0].finish_reason, FinishReason::kAbort);
+      ++aborted;
+    }
+  }
+  EXPECT_GE(aborted, 1u);
+  EXPECT_GE(waiting, 1u);
+  ASSERT_TRUE(llm->engine().drain(60));
+  EXPECT_EQ(llm->engine().stats().num_blocks_referenced, 0);
 }
 
 TEST(Llm, ThreadsShareIt) {

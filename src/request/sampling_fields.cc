@@ -142,7 +142,8 @@ struct FieldCheck {
       return ok_status();
     }
     std::string expected = expected_values(field);
-    if (field.up_to_vocab) expected += fmt::format(" ({})", vocab_size);
+    if (field.up_to_vocab && vocab_size != kAnyVocabSize)
+      expected += fmt::format(" ({})", vocab_size);
     return wrong(expected, number(value), param);
   }
 
@@ -154,7 +155,9 @@ struct FieldCheck {
 
   Status check_token(TokenId token, std::size_t index) const {
     if (token >= 0 && token < vocab_size) return ok_status();
-    return wrong(fmt::format("a token id >= 0 and < {} (the vocabulary's size)", vocab_size),
+    return wrong(vocab_size == kAnyVocabSize
+                     ? "a token id >= 0"
+                     : fmt::format("a token id >= 0 and < {} (the vocabulary's size)", vocab_size),
                  std::to_string(token),
                  fmt::format("{}[{}]", field.name, index));
   }

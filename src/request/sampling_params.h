@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -82,6 +83,8 @@ bool is_end_token(const SamplingParams& params,
                   std::span<const TokenId> eos_token_ids,
                   TokenId token);
 
+// For a check before the model is known.
+constexpr std::int32_t kAnyVocabSize = std::numeric_limits<std::int32_t>::max();
 // Checks ranges and combinations; the error's `param` names the field.
 Status validate(const SamplingParams& params, std::int32_t vocab_size);
 

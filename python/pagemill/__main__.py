@@ -1,0 +1,5 @@
+"""`python -m pagemill` is `pagemill`."""
+
+from .native import main
+
+main()
