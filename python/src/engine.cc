@@ -141,7 +141,8 @@ void init_engine(Engine* self, const nb::dict& options) {
 Engine::Engine(std::unique_ptr<LLM> llm) : llm_(std::move(llm)), owner_(getpid()) {}
 
 Engine::~Engine() {
-  if (!is_here()) new std::unique_ptr<LLM>(std::move(llm_));  // never deleted
+  // In a forked child its threads are not there to be joined: it is left as it is.
+  [[maybe_unused]] const LLM* const left = is_here() ? nullptr : llm_.release();
 }
 
 bool Engine::is_here() const { return getpid() == owner_; }

@@ -121,7 +121,7 @@ std::string type_name(const SamplingField& field) {
 
 // The constructor as Python would write it; lives as long as the module.
 const char* init_signature() {
-  static const std::string signature = [] {
+  static const std::string kSignature = [] {
     std::string text = "def __init__(self, *";
     for (const SamplingField& field : sampling_fields()) {
       const std::string type = type_name(field);
@@ -132,11 +132,11 @@ const char* init_signature() {
     }
     return text + ", output_kind: int = 0) -> None";
   }();
-  return signature.c_str();
+  return kSignature.c_str();
 }
 
 const char* class_doc() {
-  static const std::string doc = [] {
+  static const std::string kDoc = [] {
     std::string text =
         "How the tokens of one request are chosen; names and defaults are vLLM's.\n\n"
         "Raises TypeError for a value of the wrong type or an unknown name, ValueError for one\n"
@@ -149,12 +149,12 @@ const char* class_doc() {
            "max_tokens=None is as many as the context has room for.\n"
            "output_kind: what AsyncLLM.generate yields, a RequestOutputKind.\n";
   }();
-  return doc.c_str();
+  return kDoc.c_str();
 }
 
 void bind_field(nb::class_<PySamplingParams>& cls, const SamplingField& field) {
   const auto get = [&field](const PySamplingParams& params) { return get_field(params, field); };
-  const auto set = [&field](PySamplingParams& params, nb::object value) {
+  const auto set = [&field](PySamplingParams& params, const nb::object& value) {
     PySamplingParams changed = params;
     set_field(changed, field, value);
     value_or_raise(validate_field(field, changed, kAnyVocabSize));
@@ -168,8 +168,9 @@ void bind_field(nb::class_<PySamplingParams>& cls, const SamplingField& field) {
   const char* set_signature =
       signatures.emplace_back(fmt::format("def {}(self, value: {}, /) -> None", field.name, type))
           .c_str();
+  const std::string& name = *new std::string(field.name);
   const std::string& doc = *new std::string(field.doc);
-  cls.def_prop_rw(field.name.data(),
+  cls.def_prop_rw(name.c_str(),
                   get,
                   set,
                   nb::for_getter(nb::sig(get_signature)),
@@ -190,7 +191,7 @@ void bind_sampling_params(nb::module_& module) {
   cls.def_prop_rw(
          "output_kind",
          [](const PySamplingParams& self) { return output_kind(self.output_kind); },
-         [](PySamplingParams& self, nb::object value) { set_output_kind(self, value); },
+         [](PySamplingParams& self, const nb::object& value) { set_output_kind(self, value); },
          "What AsyncLLM.generate yields: a RequestOutputKind.")
       .def(
           "clone", [](const PySamplingParams& self) { return self; }, "A copy.")

@@ -21,7 +21,7 @@ void bind_tokenizer(nb::module_& module) {
       module, "Tokenizer", "The model's tokenizer; may be used from any thread.")
       .def(
           "encode",
-          [](const PyTokenizer& self, nb::str text, bool add_special_tokens) {
+          [](const PyTokenizer& self, const nb::str& text, bool add_special_tokens) {
             const std::string utf8 = from_str(text);
             nb::gil_scoped_release release;
             auto ids = self.tokenizer->encode(utf8, add_special_tokens);
@@ -56,7 +56,7 @@ void bind_tokenizer(nb::module_& module) {
           "The vocabulary's own spellings; '' for an id that it does not have.")
       .def(
           "convert_token_to_id",
-          [](const PyTokenizer& self, nb::str token) {
+          [](const PyTokenizer& self, const nb::str& token) {
             return self.tokenizer->token_to_id(from_str(token));
           },
           nb::arg("token"),

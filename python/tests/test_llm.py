@@ -78,7 +78,15 @@ class Stop(Exception):
     pass
 
 
-def test_ctrl_c_keeps_what_finished(llm):
+@pytest.fixture
+def sigint_raises():
+    """As in a terminal; what runs in the background may have been started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_what_finished(llm, sigint_raises):
     def interrupt() -> None:
         while llm.stats()["generation_tokens"] < before + 20:
             time.sleep(0.005)
