@@ -33,7 +33,7 @@ case " $id $id_like " in
 Pagemill's packages are known for Debian 12, Debian 13 and Ubuntu 24.04 or later; this is '$id $version_id'.
 Install these yourself and run again with PAGEMILL_SKIP_DEPS=1:
   gcc 12+, cmake 3.25+, ninja, Boost 1.81+, simdjson 3+, spdlog, fmt 9+, nlohmann-json 3.11+, CLI11 2.1+,
-  prometheus-cpp, GoogleTest, RapidCheck, google-benchmark, rustc and cargo 1.85+, python3 with pip;
+  libcurl 7.88+, prometheus-cpp, GoogleTest, RapidCheck, google-benchmark, rustc and cargo 1.85+, python3 with pip;
   for the tests also clang with compiler-rt, lld and python3's venv.
 END
     exit 1
@@ -66,7 +66,7 @@ boost=libboost-dev
 if [ "$id" = debian ] && [ "$version_id" = 12 ]; then boost=libboost1.81-dev; fi
 
 packages=(build-essential cmake ninja-build ccache pkg-config binutils ca-certificates
-          "$boost" libsimdjson-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev
+          "$boost" libcurl4-openssl-dev libsimdjson-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev
           prometheus-cpp-dev libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
           python3 python3-pip)
 if [ "$level" = test ]; then

@@ -24,6 +24,7 @@
 #include "base/result.h"
 #include "engine/engine_client.h"
 #include "engine/engine_options.h"
+#include "hub/download_progress.h"
 #include "request/outputs.h"
 #include "request/sampling_params.h"
 
@@ -106,10 +107,13 @@ struct ChatOptions {
 // request.
 class LLM {
  public:
-  // options.model is a GGUF file, a Hugging Face directory, or "demo". Errors: kNotFound, kCorrupt,
-  // kUnsupported for the model; kInvalidArgument for an option (`param` names it);
-  // kResourceExhausted without the memory.
-  static Result<std::unique_ptr<LLM>> create(EngineOptions options);
+  // options.model is a GGUF file, a Hugging Face directory, "demo", or a model on the Hugging Face
+  // Hub ("org/name", "org/name:QUANT"), which is fetched if it is not in the Hub's cache;
+  // on_download hears how far that is and may cancel it, null shows it on stderr. Errors:
+  // kNotFound, kCorrupt, kUnsupported for the model; kUnavailable, kIo, kCancelled for fetching it;
+  // kInvalidArgument for an option (`param` names it); kResourceExhausted without the memory.
+  static Result<std::unique_ptr<LLM>> create(EngineOptions options,
+                                             const OnDownload& on_download = nullptr);
   // Takes over an engine that runs. Not null.
   explicit LLM(std::unique_ptr<EngineClient> engine);
   ~LLM();

@@ -6,8 +6,20 @@
 namespace pagemill::cli {
 
 void add_engine_options(CLI::App& command, EngineOptions& options) {
-  command.add_option("MODEL", options.model, "A GGUF file, a Hugging Face directory, or 'demo'")
+  command
+      .add_option("MODEL",
+                  options.model,
+                  "A GGUF file, a Hugging Face directory, 'demo', or org/name or org/name:QUANT of "
+                  "the Hugging Face Hub")
       ->required();
+  command
+      .add_option("--revision",
+                  options.revision,
+                  "Of a model on the Hub: a branch, a tag, a commit or refs/pr/N")
+      ->capture_default_str();
+  command.add_option("--gguf-file",
+                     options.gguf_file,
+                     "The GGUF file to take of MODEL, a repository on the Hub or a directory");
   command
       .add_option("--dtype",
                   options.dtype,
@@ -101,7 +113,8 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 }
 
 Status resolve_model(EngineOptions& options) {
-  PM_ASSIGN(options.model, resolve_model_path(options.model));
+  PM_ASSIGN(options.model,
+            resolve_model_path(options.model, {options.revision, options.gguf_file}));
   return ok_status();
 }
 

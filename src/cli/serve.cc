@@ -18,15 +18,17 @@ struct ServeOptions {
 
 int serve(ServeOptions& options) {
   const double begin = monotonic_seconds();
-  if (options.server.served_model_names.empty() && options.engine.model == "demo") {
-    options.server.served_model_names = {"demo"};
-  }
   if (const char* key = std::getenv("PAGEMILL_API_KEY");
       key != nullptr && options.server.api_keys.empty()) {
     options.server.api_keys = {key};
   }
+  const std::string name = options.engine.model;
   if (const Status status = resolve_model(options.engine); !status.ok())
     return fail(status.error());
+  // A model that was named and not given by its path is known to clients by that name.
+  if (options.server.served_model_names.empty() && !options.engine.model.starts_with(name)) {
+    options.server.served_model_names = {name};
+  }
   auto engine = EngineClient::start(options.engine);
   if (!engine.ok()) return fail(engine.error());
   options.server.cache_config = {
@@ -60,9 +62,10 @@ void add_serve(CLI::App& app, ExitStatus& status) {
   command->add_option("--host", server.host, "Address to listen on")->capture_default_str();
   command->add_option("--port", server.port, "Port to listen on, 0 for an unused one")
       ->capture_default_str();
-  command->add_option("--served-model-name",
-                      server.served_model_names,
-                      "Names that requests may use as `model` (default: the file's)");
+  command->add_option(
+      "--served-model-name",
+      server.served_model_names,
+      "Names that requests may use as `model` (default: MODEL, or the file's name)");
   command
       ->add_option("--api-key",
                    server.api_keys,

@@ -64,7 +64,7 @@ void add_machine_options(CLI::App& command, SimulateOptions& options) {
       ->group(kGroup);
   command
       .add_option(
-          "--measure", options.measure, "Measure this machine with MODEL: a file, or 'demo'")
+          "--measure", options.measure, "Measure this machine with MODEL, named as for `serve`")
       ->group(kGroup);
   command.add_option("--threads", options.engine.threads, "Compute threads of --measure")
       ->group(kGroup);

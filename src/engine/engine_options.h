@@ -8,7 +8,11 @@
 namespace pagemill {
 
 struct EngineOptions {
-  std::string model;           // a GGUF file or a Hugging Face directory
+  std::string model;  // a GGUF file or a Hugging Face directory
+  // While `model` is still a name on the Hugging Face Hub: its branch, tag or commit, and the GGUF
+  // file wanted of it (empty: whatever fits).
+  std::string revision = "main";
+  std::string gguf_file;
   std::string dtype = "auto";  // auto | float32 | bfloat16; a GGUF file is expanded unless auto
   std::string kv_cache_dtype = "auto";     // auto | float32 | bfloat16
   std::string chat_template;               // a file or a built-in name; empty: the model's own

@@ -236,8 +236,9 @@ void append(RequestOutput& output, const RequestDelta& delta) {
   output.finished = delta.finished;
 }
 
-Result<std::unique_ptr<LLM>> LLM::create(EngineOptions options) {
-  PM_ASSIGN(options.model, resolve_model_path(options.model));
+Result<std::unique_ptr<LLM>> LLM::create(EngineOptions options, const OnDownload& on_download) {
+  PM_ASSIGN(options.model,
+            resolve_model_path(options.model, {options.revision, options.gguf_file}, on_download));
   PM_ASSIGN(std::unique_ptr<EngineClient> engine, EngineClient::start(options));
   return std::make_unique<LLM>(std::move(engine));
 }
