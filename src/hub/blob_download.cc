@@ -124,8 +124,6 @@ class IncompleteFile {
   std::int64_t size_ = 0;
 };
 
-Status cancelled() { return Error{ErrorCode::kCancelled, "the download was cancelled", {}}; }
-
 // The first bytes of an answer to "from `begin` on": may they be appended?
 Status check_begin(const WebResponse& head, std::int64_t begin, IncompleteFile& out) {
   if (head.status != 206) return begin == 0 ? ok_status() : out.start_over();
@@ -147,7 +145,7 @@ Status fetch_rest(const BlobDownload& download,
     PM_TRY(out.append(data));
     const bool go_on =
         download.on_progress({file.name, std::min(resumed, out.size()), out.size(), file.size});
-    return go_on ? ok_status() : cancelled();
+    return go_on ? ok_status() : download_cancelled();
   };
   PM_TRY(download.client.fetch(download.repo, download.commit, file.name, begin, sink));
   if (out.size() == file.size) return ok_status();
@@ -159,11 +157,11 @@ Status fetch_rest(const BlobDownload& download,
 // Attempts until the file has all its bytes. One that got further than any before does not count.
 Status fill(const BlobDownload& download, const RemoteFile& file, IncompleteFile& out) {
   const std::int64_t resumed = out.size();
-  if (!download.on_progress({file.name, resumed, resumed, file.size})) return cancelled();
+  if (!download.on_progress({file.name, resumed, resumed, file.size})) return download_cancelled();
   std::int64_t furthest = resumed;
   int attempt = 0;
   while (out.size() < file.size) {
-    const Status status = fetch_rest(download, file, resumed, out);
+    Status status = fetch_rest(download, file, resumed, out);
     if (status.ok()) return status;
     if (status.error().code != ErrorCode::kUnavailable) return status;
     if (out.size() > furthest) attempt = 0;

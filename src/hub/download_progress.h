@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/result.h"
+
 namespace pagemill {
 
 struct DownloadProgress {
@@ -18,6 +20,10 @@ struct DownloadProgress {
 // Called several times a second, also while a server is waited for, on the thread that fetches.
 // False cancels; what has come is kept for the next attempt.
 using OnDownload = std::function<bool(const DownloadProgress&)>;
+
+inline Error download_cancelled() {
+  return {ErrorCode::kCancelled, "the download was cancelled", {}};
+}
 
 // A line for each file on stderr that is drawn again as bytes come, where `bars`; else log lines.
 OnDownload print_downloads(bool bars);

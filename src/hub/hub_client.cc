@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/logging.h"
+#include "hub/download_progress.h"
 #include "hub/repo_name.h"
 
 namespace pagemill {
@@ -95,11 +96,12 @@ Status HubClient::wait_before_retry(int attempt, const Error& error) {
   double delay = policy_.first_delay_s;
   for (int i = 0; i < attempt && delay < policy_.max_delay_s; ++i) delay *= 2;
   const double end = monotonic_seconds() + std::min(delay, policy_.max_delay_s);
-  for (double left = end - monotonic_seconds(); left > 0; left = end - monotonic_seconds()) {
-    if (!keep_going_()) return Error{ErrorCode::kCancelled, "the download was cancelled", {}};
+  while (true) {
+    const double left = end - monotonic_seconds();
+    if (left <= 0) return ok_status();
+    if (!keep_going_()) return download_cancelled();
     std::this_thread::sleep_for(std::chrono::duration<double>(std::min(left, 0.1)));
   }
-  return ok_status();
 }
 
 Result<HubClient::Answer> HubClient::follow(WebRequest request) {

@@ -46,7 +46,7 @@ TEST(HubSettingsTest, TheTokenIsFromAVariableOrAFile) {
     EXPECT_TRUE(settings.ok());
     return settings->token + "|" + (settings->token.empty() ? "" : settings->token_source);
   };
-  const std::string home = folder.path();
+  const std::string& home = folder.path();
   EXPECT_EQ(token({{"HF_HOME", home}}), "hf_file|" + file);
   EXPECT_EQ(token({{"HF_HOME", home}, {"HF_TOKEN", "hf_a\n"}}), "hf_a|HF_TOKEN");
   EXPECT_EQ(token({{"HF_HOME", home}, {"HUGGING_FACE_HUB_TOKEN", "hf_b"}}),

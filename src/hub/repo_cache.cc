@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "base/logging.h"
+#include "hub/download_progress.h"
 #include "hub/repo_name.h"
 
 namespace pagemill {
@@ -167,7 +168,7 @@ Result<RepoCache::Lock> RepoCache::lock(const std::string& etag,
     if (errno != EWOULDBLOCK && errno != EINTR) return system_error(path, "cannot lock it", errno);
     if (!told) spdlog::info("waiting for another process that downloads the same file ({})", path);
     told = true;
-    if (!on_wait()) return Error{ErrorCode::kCancelled, "the download was cancelled", {}};
+    if (!on_wait()) return download_cancelled();
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }

@@ -125,7 +125,7 @@ Result<std::string> download_model(const HubSettings& settings,
                                    const OnDownload& on_progress,
                                    const RetryPolicy& policy) {
   Downloader downloader(settings, request, on_progress, policy);
-  const auto cached = find_cached(downloader.cache(), request);
+  auto cached = find_cached(downloader.cache(), request);
   if (settings.offline) {
     if (cached.ok()) return cached;
     return not_found(

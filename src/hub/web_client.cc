@@ -10,6 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include "hub/download_progress.h"
+
 namespace pagemill {
 namespace {
 
@@ -85,8 +87,8 @@ Error transfer_error(CURLcode code, const WebRequest& request, double timeout_s)
 
 struct WebClient::Curl {
   Curl() {
-    static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
-    PM_CHECK(started == CURLE_OK, "curl_global_init: {}", curl_easy_strerror(started));
+    static const CURLcode kStarted = curl_global_init(CURL_GLOBAL_DEFAULT);
+    PM_CHECK(kStarted == CURLE_OK, "curl_global_init: {}", curl_easy_strerror(kStarted));
     handle = curl_easy_init();
     PM_CHECK(handle != nullptr, "curl_easy_init");
   }
@@ -214,7 +216,7 @@ Result<WebResponse> WebClient::send(const WebRequest& request) {
   const CURLcode code = curl_easy_perform(curl_->handle);
   if (exchange.error) return *std::move(exchange.error);
   if (code == CURLE_ABORTED_BY_CALLBACK) {
-    return Error{ErrorCode::kCancelled, "the download was cancelled", {}};
+    return download_cancelled();
   }
   if (code != CURLE_OK) return transfer_error(code, request, timeout_s_);
   exchange.read_status();
