@@ -33,7 +33,7 @@ SamplingParams greedy(std::int32_t max_tokens) {
 
 TEST(Llm, AMissingModelIsAnError) {
   EngineOptions options;
-  options.model = "no-such-model";
+  options.model = "no-such-model.gguf";  // never a name of the Hub
   const auto llm = LLM::create(options);
   ASSERT_FALSE(llm.ok());
   EXPECT_EQ(llm.error().code, ErrorCode::kNotFound);
