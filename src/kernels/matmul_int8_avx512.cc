@@ -43,7 +43,9 @@ struct Int8Kernel {
       PM_UNROLL
       for (int p = 0; p < kCount; ++p) {
         const __m512 scale = _mm512_castsi512_ps(load_line(panels.data[p]));
-        scaled[r][p] = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale_x), scale);
+        // Not _mm512_cvtepi32_ps: gcc 12 sees an uninitialized use in it under the sanitizers.
+        const __m512 sum = _mm512_maskz_cvtepi32_ps(0xffff, sums[r][p]);
+        scaled[r][p] = _mm512_mul_ps(_mm512_mul_ps(sum, scale_x), scale);
       }
     }
     store_tile<kRows, kCount>(a, row, panels, scaled);
