@@ -187,7 +187,8 @@ void WebClient::prepare(const WebRequest& request, Exchange& exchange) {
   curl.set(CURLOPT_CONNECTTIMEOUT_MS, std::lround(1e3 * timeout_s_));
   curl.set(CURLOPT_LOW_SPEED_LIMIT, 1L);
   curl.set(CURLOPT_LOW_SPEED_TIME, std::lround(std::ceil(timeout_s_)));
-  // Refused while libcurl holds the buffer of a transfer that failed; then it keeps that one's size.
+  // Refused while libcurl holds the buffer of a transfer that failed; then it keeps that one's
+  // size.
   curl_easy_setopt(curl.handle, CURLOPT_BUFFERSIZE, 256L << 10);
   if (!request.bearer_token.empty()) {
     curl.set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BEARER));

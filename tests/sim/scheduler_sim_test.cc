@@ -301,7 +301,7 @@ TEST(SchedulerSimulation, RandomWorkloads) {
   EXPECT_GT(totals.hypotheses, 2000u * kScenarios / 400);
   EXPECT_GT(totals.beam_preemptions, 100u * kScenarios / 400);
   EXPECT_GT(totals.beam_hits, 1000u * kScenarios / 400);
-  EXPECT_GT(totals.beam_copies, 1000u * kScenarios / 400);
+  EXPECT_GT(totals.beam_copies, 50u * kScenarios / 400);  // most come from a few scenarios
   EXPECT_GT(totals.beam_aborted, 30u * kScenarios / 400);
   EXPECT_GT(totals.steps, 40000u * kScenarios / 400);
   EXPECT_GT(totals.preemptions, 500u * kScenarios / 400);
