@@ -23,21 +23,25 @@ def _memory_gib() -> float:
         return int(re.search(r"^MemTotal:\s+(\d+)", file.read(), re.MULTILINE).group(1)) / 2**20
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
+def cpu() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{_cpu_field('model name') or platform.processor()}, {cores} logical cores available"
+
+
 def describe() -> str:
     """Lines of Markdown."""
-    cores = len(os.sched_getaffinity(0))
     lines = [
-        f"- CPU: {_cpu_field('model name') or platform.processor()}, {cores} logical cores available",
+        f"- CPU: {cpu()}",
         f"- Instruction sets: {_isa()}" + (f"; forced: {os.environ['PAGEMILL_ISA']}" if "PAGEMILL_ISA" in os.environ
                                            else ""),
         f"- Memory: {_memory_gib():.1f} GiB",
         f"- System: {platform.system()} {platform.release()}",
         f"- Load average before: {os.getloadavg()[0]:.1f}",
-        f"- Commit: {_commit()}",
+        f"- Commit: {commit()}",
     ]
     return "\n".join(lines)

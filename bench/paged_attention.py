@@ -9,7 +9,6 @@ bench/paged_attention.py fig2 --quick  prints it from a few requests, to see tha
 
 import argparse
 import json
-import math
 import os
 import pathlib
 import random
@@ -19,6 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+from pages import put_into_page, table
+from workloads import lognormal_lengths, random_tokens, write_workload
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/paged-attention.md"
@@ -110,11 +112,6 @@ class Simulator:
         if not path.exists():
             raise SystemExit(f"{path}: not there; --data or PAGEMILL_DATA names the folder of traces")
         return path
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -274,31 +271,6 @@ def engine_sharing(simulate: Simulator) -> str:
                 cells.append(percent(line["kv_saved_by_sharing"]))
             rows.append([*cells, f"{PAPER_FIG15[option, width]} %"])
     return table(["", *(f"{name}-like" for name in ENGINE_WORKLOADS), "paper, Alpaca"], rows)
-
-
-def lognormal_lengths(source: random.Random, count: int, mean: float, sigma: float, low: int, high: int) -> list[int]:
-    """Clipped to [low, high], with this mean: the location by bisection over the same normal numbers."""
-    normals = [source.gauss(0, 1) for _ in range(count)]
-
-    def sample(location: float) -> list[int]:
-        return [min(high, max(low, round(math.exp(location + sigma * z)))) for z in normals]
-
-    below, above = 0.0, math.log(high) + 1
-    for _ in range(60):
-        middle = (below + above) / 2
-        below, above = (middle, above) if statistics.fmean(sample(middle)) < mean else (below, middle)
-    return sample(below)
-
-
-def write_workload(path: pathlib.Path, items: list[tuple[list[int], int]]) -> pathlib.Path:
-    """For `pagemill bench --workload`: prompts and numbers of output tokens."""
-    path.write_text("".join(json.dumps({"prompt_token_ids": prompt, "output_len": output}) + "\n"
-                            for prompt, output in items))
-    return path
-
-
-def random_tokens(source: random.Random, count: int) -> list[int]:
-    return [source.randrange(100, 40_000) for _ in range(count)]
 
 
 def sustained(rates: list[float], latencies: list[float], limit: float) -> str:
@@ -493,14 +465,6 @@ FIGURES = {figure.__name__: figure for figure in (fig2, fig13, fig12, memory, wa
                                                   engine_prefix, engine_overload)}
 
 
-def put_into_page(name: str, text: str) -> None:
-    page = PAGE.read_text()
-    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"{PAGE}: no place for {name}")
-    PAGE.write_text(pattern.sub(lambda match: match.group(1) + text + match.group(2), page))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figure", choices=[*FIGURES, "all"])
@@ -515,7 +479,7 @@ def main() -> None:
         text = FIGURES[name](simulate)
         print(text, flush=True)
         if not options.quick:
-            put_into_page(name, f"{text}\n\nMade by `bench/paged_attention.py {name}`.\n")
+            put_into_page(PAGE, name, f"{text}\n\nMade by `bench/paged_attention.py {name}`.\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 // sockets; `serve --base-url` measures a server over HTTP. `bench limits` is in bench_limits.cc.
 //
 //   throughput  the mixed workload, all requests at once
-//   latency     one sequence alone: prefill of 512 tokens, decoding, time to first token
+//   latency     one sequence alone: prefill, decoding, time to first token
 //   serve       the mixed workload under Poisson arrivals: TTFT and inter-token percentiles
 //
 // Each prints one JSON object a line, so that bench/run.sh can make a table.
@@ -27,8 +27,9 @@ struct BenchOptions {
   EngineOptions engine;
   std::string workload_file;
   std::int32_t num_prompts = 128, repeats = 3;
-  std::int32_t max_concurrency = 0, vocab_size = 32000;  // over HTTP
-  std::string base_url, served_model, api_key;           // likewise
+  std::int32_t prefill_len = 512, context_len = 16, decode_len = 128;  // of one sequence alone
+  std::int32_t max_concurrency = 0, vocab_size = 32000;                // over HTTP
+  std::string base_url, served_model, api_key;                         // likewise
   double mean_input = 160, mean_output = 200, rate = 1, timeout_s = 600;
   std::uint64_t workload_seed = 20261122;
   bool sampling = false, independent = false;
@@ -280,16 +281,19 @@ Result<RunMeasure> run_alone(EngineClient& engine,
 }
 
 Status measure_latency(const BenchOptions& options, EngineClient& engine) {
-  constexpr std::int32_t kPrefill = 512, kShort = 16, kDecode = 128;
-  PM_TRY(run_alone(engine, kPrefill, 8, 1));  // warm: pages of the KV cache and of the scratch
+  // Warm: pages of the KV cache and of the scratch.
+  PM_TRY(run_alone(engine, options.prefill_len, 8, 1));
   for (std::int32_t repeat = 0; repeat < options.repeats; ++repeat) {
     const std::uint64_t seed = 2 + 2 * static_cast<std::uint64_t>(repeat);
-    PM_ASSIGN(const RunMeasure prefill, run_alone(engine, kPrefill, 1, seed));
-    PM_ASSIGN(const RunMeasure decode, run_alone(engine, kShort, kDecode + 1, seed + 1));
+    PM_ASSIGN(const RunMeasure prefill, run_alone(engine, options.prefill_len, 1, seed));
+    PM_ASSIGN(const RunMeasure decode,
+              run_alone(engine, options.context_len, options.decode_len + 1, seed + 1));
     double decode_s = 0;
     for (double itl : decode.itl_s) decode_s += itl;
     print({{"bench", "latency"},
-           {"prefill_tokens_per_s", kPrefill / prefill.ttft_s.front()},
+           {"prefill_len", options.prefill_len},
+           {"context_len", options.context_len},
+           {"prefill_tokens_per_s", options.prefill_len / prefill.ttft_s.front()},
            {"decode_tokens_per_s", static_cast<double>(decode.itl_s.size()) / decode_s},
            {"ttft_short_ms", 1e3 * decode.ttft_s.front()}},
           engine);
@@ -352,6 +356,30 @@ void add_serve_options(CLI::App& command, BenchOptions& options) {
       ->capture_default_str();
 }
 
+void add_latency_options(CLI::App& command, BenchOptions& options) {
+  const auto add = [&](const char* name, std::int32_t& value, const char* what) {
+    command.add_option(name, value, what)->check(CLI::PositiveNumber)->capture_default_str();
+  };
+  add("--input-len", options.prefill_len, "Tokens of the prompt whose computing is timed");
+  add("--output-len", options.decode_len, "Tokens after the first whose computing is timed");
+  add("--context-len", options.context_len, "Tokens of the prompt before these");
+}
+
+void add_workload_options(CLI::App& command, BenchOptions& options) {
+  command.add_option(
+      "--workload", options.workload_file, "JSON lines with prompt_token_ids and output_len");
+  command.add_option("--num-prompts", options.num_prompts, "Requests of the mixed workload")
+      ->capture_default_str();
+  command.add_option("--input-len", options.mean_input, "Mean prompt tokens")
+      ->capture_default_str();
+  command.add_option("--output-len", options.mean_output, "Mean output tokens")
+      ->capture_default_str();
+  command.add_option("--workload-seed", options.workload_seed, "Seed of the mixed workload")
+      ->capture_default_str();
+  command.add_flag(
+      "--sampling", options.sampling, "With temperature, top-p, top-k, penalties and stop strings");
+}
+
 void add_measure(
     CLI::App& parent, const char* name, const char* what, ExitStatus& status, Measure measure) {
   CLI::App* command = parent.add_subcommand(name, what);
@@ -366,20 +394,12 @@ void add_measure(
       ->check(CLI::IsMember({"none", "max", "pow2", "oracle"}))
       ->capture_default_str();
   command->add_option("--repeats", options->repeats, "Runs, each a line")->capture_default_str();
-  command->add_option(
-      "--workload", options->workload_file, "JSON lines with prompt_token_ids and output_len");
-  command->add_option("--num-prompts", options->num_prompts, "Requests of the mixed workload")
-      ->capture_default_str();
-  command->add_option("--input-len", options->mean_input, "Mean prompt tokens")
-      ->capture_default_str();
-  command->add_option("--output-len", options->mean_output, "Mean output tokens")
-      ->capture_default_str();
+  if (std::string_view(name) == "latency") {
+    add_latency_options(*command, *options);
+  } else {
+    add_workload_options(*command, *options);
+  }
   if (std::string_view(name) == "serve") add_serve_options(*command, *options);
-  command->add_option("--workload-seed", options->workload_seed, "Seed of the mixed workload")
-      ->capture_default_str();
-  command->add_flag("--sampling",
-                    options->sampling,
-                    "With temperature, top-p, top-k, penalties and stop strings");
   if (std::string_view(name) == "throughput") {
     CLI::Option* n =
         command

@@ -157,7 +157,6 @@ def add_metadata(writer, config: dict) -> None:
         writer.add_rope_scaling_factor(scaling["factor"])
     if scaling.get("rope_type") == "yarn":
         writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
-    tiny_tokenizer.add_to_gguf(writer)
 
 
 def llama3_factors(config: dict) -> np.ndarray:
@@ -174,6 +173,7 @@ def write_model(path: pathlib.Path, config: dict, kind_of, seed: int):
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name(path.parent.name)
     add_metadata(writer, config)
+    tiny_tokenizer.add_to_gguf(writer)
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     state = {}
     for name, tensor in make_tiny_models.random_weights(config, seed).items():
