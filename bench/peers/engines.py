@@ -29,6 +29,11 @@ PORT = 8377
 TIMEOUT_S = 3000
 START_TIMEOUT_S = 600
 ALONE_PREFILLS, ALONE_DECODES, ALONE_CONTEXT, ALONE_TOKENS = 3, 3, 16, 128
+ALONE_CONTEXT_SIZE = 8192
+
+
+class EngineFailed(Exception):
+    """It ended, refused a request or did not start; says where its output is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ class PythonEngine(Engine):
         status = process.wait(TIMEOUT_S)
         taken = process.report()
         if status != 0 or not files["result"].exists():
-            raise SystemExit(f"{self.name}: exit status {status}; see {files['log']}")
+            raise EngineFailed(f"{self.name}: exit status {status}; see {files['log']}")
         return {**json.loads(files["result"].read_text()), **taken}
 
 
@@ -101,15 +106,19 @@ class Transformers(PythonEngine):
 
 
 class LlamaCpp(Engine):
-    """Only as a server: that is what batches."""
+    """Only as a server: that is what batches. One sequence alone has a server of one slot, with all the context."""
+
+    def alone(self) -> "LlamaCpp":
+        return dataclasses.replace(self, settings={**self.settings, "slots": 1, "context": ALONE_CONTEXT_SIZE})
 
     def server(self, job: Job) -> list:
         settings = {**self.settings, "model": str(job.models / self.model), "port": PORT, "threads": THREADS}
         return [environments.python_of(self.peer), DRIVERS / "llama_server.py", json.dumps(settings)]
 
     def measure(self, job: Job) -> dict:
-        with Server(self, job) as server:
+        with Server(self.alone(), job) as server:
             result = {"first_token_s": server.first_token_s, **alone_over_http(server, job)}
+        with Server(self, job) as server:
             line = server.load(job.workload, "--request-rate", 0)
             result["workload"] = {"requests": line["requests"], "output_tokens": line["output_tokens"],
                                   "wall_s": line["wall_s"], "output_tokens_per_s": line["output_tokens_per_s"]}
@@ -132,7 +141,7 @@ class Pagemill(Engine):
         status = process.wait(TIMEOUT_S)
         taken = process.report()
         if status != 0:
-            raise SystemExit(f"{self.name}: exit status {status}; see {log}")
+            raise EngineFailed(f"{self.name}: exit status {status}; see {log}")
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["bench"] == kind], taken
 
@@ -145,7 +154,7 @@ class Pagemill(Engine):
             seconds = time.perf_counter() - begin
             process.stdout.read()
         if process.returncode != 0:
-            raise SystemExit(f"{self.name}: exit status {process.returncode}: {command}")
+            raise EngineFailed(f"{self.name}: exit status {process.returncode}: {command}")
         return seconds
 
     def measure(self, job: Job) -> dict:
@@ -192,7 +201,7 @@ class Server:
                     return json.load(answer)["data"][0]["id"]
             except (OSError, urllib.error.HTTPError, KeyError, IndexError, ValueError):
                 time.sleep(0.02)
-        raise SystemExit(f"{self._engine.name}: the server did not start; see {log}")
+        raise EngineFailed(f"{self._engine.name}: the server did not start; see {log}")
 
     def _complete(self, prompt: list[int]) -> None:
         body = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
@@ -207,10 +216,10 @@ class Server:
                    "--workload", workload, "--repeats", 1, *arguments]
         done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            raise SystemExit(f"{self._engine.name}: {done.stderr}")
+            raise EngineFailed(f"{self._engine.name}: {done.stderr}")
         line = json.loads(done.stdout.splitlines()[-1])
         if line["requests_failed"]:
-            raise SystemExit(f"{self._engine.name}: {line['requests_failed']} requests failed: {done.stderr}")
+            raise EngineFailed(f"{self._engine.name}: {line['requests_failed']} requests failed: {done.stderr}")
         return line
 
 

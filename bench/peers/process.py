@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-SAMPLE_SECONDS = 0.5
+FIRST_SAMPLE_SECONDS, SAMPLE_SECONDS = 0.05, 0.5  # often at first: some processes end soon
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,7 +65,9 @@ class Measured:
         self._sampler.start()
 
     def _sample(self) -> None:
-        while not self._stop.wait(SAMPLE_SECONDS):
+        pause = FIRST_SAMPLE_SECONDS
+        while not self._stop.wait(pause):
+            pause = min(1.5 * pause, SAMPLE_SECONDS)
             total = 0
             for process in _session(self._process.pid):
                 with contextlib.suppress(OSError):

@@ -14,6 +14,8 @@ from pages import put_into_page, table
 
 PAGE = environments.ROOT / "docs/peers.md"
 ROUNDS = environments.ROOT / "docs/peers"
+# As plots.py names them.
+PLOTS, SERVING_PLOTS = ("throughput", "memory"), ("concurrency", "ttft", "itl")
 
 
 def add_round(line: dict) -> None:
@@ -70,9 +72,11 @@ def conditions(suite: str) -> str:
     lines = [line for lines in rounds_of(suite).values() for line in lines]
     worth = [line[when]["worth_threads"] for line in lines for when in ("probe_before", "probe_after")]
     others = [line["result"]["others_share"] for line in lines]
-    counts = {len(lines) for lines in rounds_of(suite).values()}
+    counts = sorted({len(lines) for lines in rounds_of(suite).values()})
+    rounds = " to ".join(str(count) for count in (counts[:1] + counts[1:][-1:])) + (" round" if counts == [1] else " rounds")
+    commits = ", ".join(sorted({line["commit"] for line in lines}))
     peers = {name: version for line in lines for name, version in line["versions"].items()}
-    return (f"{lines[0]['cpu']}; commits {', '.join(sorted({line['commit'] for line in lines}))}; {min(counts)} to {max(counts)} rounds, {lines[0]['time'][:10]}. "
+    return (f"{lines[0]['cpu']}; commits {commits}; {rounds}, {lines[0]['time'][:10]}. "
             f"Both threads were worth {min(worth)} to {max(worth)} of one (before and after each run), and other "
             f"processes used at most {max(others):.1%} of the machine. "
             + ", ".join(f"{name} {version}" for name, version in sorted(peers.items())) + ".")
@@ -91,5 +95,6 @@ def write() -> None:
         suite = path.stem
         served = "loads" in next(iter(rounds_of(suite).values()))[0]["result"]
         text = "\n\n".join([serving_table(suite) if served else results_table(suite), conditions(suite), flags_table(suite)])
-        put_into_page(PAGE, suite, text + f"\n\nRaw rounds: [{path.name}](peers/{path.name}).\n")
+        plots = "\n".join(f"![{plot}](peers/{suite}-{plot}.svg)" for plot in (SERVING_PLOTS if served else PLOTS))
+        put_into_page(PAGE, suite, f"{text}\n\n{plots}\n\nRaw rounds: [{path.name}](peers/{path.name}).\n")
     subprocess.run([environments.python_of("transformers"), pathlib.Path(__file__).parent / "plots.py", ROUNDS], check=True)

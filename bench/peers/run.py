@@ -20,7 +20,7 @@ import sys
 
 import environments
 import report
-from engines import Job, measure_serving
+from engines import EngineFailed, Job, measure_serving
 from probe import probe
 from suites import SUITES
 
@@ -61,17 +61,25 @@ def measure(suite_name: str, rounds: int, only: set[str] | None, pagemill: pathl
     if only and len(engines) != len(only):
         raise SystemExit(f"{suite_name} has {[engine.name for engine in suite.engines]}")
     versions = {name: environments.versions(name) for name in {engine.peer for engine in engines} - {"pagemill"}}
+    failed: list[str] = []
     for number in range(rounds):
         for engine in engines:
             print(f"+ {suite_name}, round {number + 1} of {rounds}: {engine.name}", file=sys.stderr, flush=True)
             before = probe(pagemill)
-            result = (measure_serving(engine, job, suite.concurrencies, suite.rates) if suite.rates else engine.measure(job))
+            try:
+                result = (measure_serving(engine, job, suite.concurrencies, suite.rates) if suite.rates else engine.measure(job))
+            except EngineFailed as failure:  # the others' rounds are worth having
+                print(f"{failure}", file=sys.stderr, flush=True)
+                failed.append(engine.name)
+                continue
             line = {"suite": suite_name, "engine": engine.name, "time": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
                     "commit": machine.commit(), "cpu": machine.cpu(), "versions": versions.get(engine.peer, {}),
                     "flags": engine.flags(), "max_requests": engine.max_requests, "probe_before": before, "probe_after": probe(pagemill),
                     "result": result}
             print(json.dumps(result), file=sys.stderr, flush=True)
             report.add_round(line)
+    if failed:
+        raise SystemExit(f"failed: {'; '.join(failed)}")
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
-#include "kernels/matmul_quant_avx512.h"
+#include "kernels/matmul_quant_rows_avx512.h"
 
 namespace pagemill::avx512 {
 
 MatmulFn matmul_quant_fn(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0:
-      return run_tiles<QuantKernel<QuantOps, DType::kQ8_0>>;
+      return QuantRows<DType::kQ8_0>::run;
     case DType::kQ4_0:
-      return run_tiles<QuantKernel<QuantOps, DType::kQ4_0>>;
+      return QuantRows<DType::kQ4_0>::run;
     case DType::kQ4_1:
-      return run_tiles<QuantKernel<QuantOps, DType::kQ4_1>>;
+      return QuantRows<DType::kQ4_1>::run;
     default:
       return nullptr;
   }
